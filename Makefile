@@ -1,0 +1,100 @@
+# `make` lists what there is. Everything sets itself up in .venv; nothing needs root.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# The build's tools (cmake, ninja, clang-format) come from the virtual environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+NATIVE := CMakeLists.txt $(shell find csrc -type f)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo demo-solar test cpp-test lint format bench asan tsan train-mtd train-demo \
+        constraints clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+# ---- set-up ------------------------------------------------------------------------------------------------
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PIP) install --quiet --upgrade pip
+	$(PIP) install --quiet scikit-build-core pybind11 cmake ninja
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.created pyproject.toml constraints.txt $(NATIVE)
+	$(PIP) install --quiet --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(PIP) install --quiet --no-build-isolation -e '.[train]' onnxruntime --group dev
+	@touch $@
+
+setup: $(VENV)/.runtime  ## Install the runtime into .venv (no torch)
+
+setup-dev: $(VENV)/.dev  ## Install everything for training and development into .venv
+
+# ---- look at it --------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.runtime  ## Watch the real service judge parts on a conveyor (no camera, GPU, data or account)
+	$(BIN)/algan-stream demo
+
+demo-solar: $(VENV)/.dev  ## The same on real solar cells, with a bundle trained on the spot (minutes)
+	$(PIP) install --quiet elpv-dataset
+	$(BIN)/python examples/solar.py
+
+# ---- check it ----------------------------------------------------------------------------------------------
+
+test: $(VENV)/.dev cpp-test  ## Run all tests: C++, then Python
+	$(BIN)/python -m pytest
+
+cpp-test: $(VENV)/.created  ## Build and run the C++ tests
+	cmake --preset dev -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+	cmake --build --preset dev
+	ctest --preset dev
+
+lint: $(VENV)/.dev  ## Check style and types; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
+
+format: $(VENV)/.dev  ## Format everything
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
+
+asan: $(VENV)/.created  ## Run the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	cmake --preset asan-ubsan && cmake --build --preset asan-ubsan && ctest --preset asan-ubsan
+
+tsan: $(VENV)/.created  ## Run the C++ tests under ThreadSanitizer
+	cmake --preset tsan && cmake --build --preset tsan && ctest --preset tsan
+
+bench: $(VENV)/.runtime  ## Measure against peers on this machine; rows go to build/bench-*.json
+	mkdir -p build
+	$(BIN)/algan-stream bench preprocess --json build/bench-preprocess.json
+	$(BIN)/algan-stream bench engine --json build/bench-engine.json
+	$(BIN)/algan-stream bench pipeline --json build/bench-pipeline.json
+
+# ---- train -------------------------------------------------------------------------------------------------
+
+train-demo: $(VENV)/.dev  ## Train the bundle that ships as `demo` again (under an hour on 2 cores)
+	$(BIN)/python examples/train_demo.py
+
+train-mtd: $(VENV)/.dev  ## Train on Magnetic Tile Defects under $$ALGAN_DATA/mtd (about an hour on 2 cores)
+	@test -n "$(ALGAN_DATA)" || { echo "set ALGAN_DATA to the folder that holds mtd/"; exit 1; }
+	$(BIN)/algan-stream train "$(ALGAN_DATA)/mtd" --out runs/mtd128 --size 128 --width 16
+
+constraints: $(VENV)/.dev  ## Write constraints.txt from what is installed
+	@{ echo "# The versions everything is developed and tested with (Python 3.11). Made by: make constraints"; \
+	   $(PIP) freeze --all --exclude-editable | grep -viE '^(algan|setuptools)' | \
+	   sed -E 's/^(torch==[0-9.]+).*/\1/; s/^(numpy==.*)/\1; python_version >= "3.11"/'; } > constraints.tmp
+	mv constraints.tmp constraints.txt
+
+clean:  ## Remove what was built (.venv and runs/ stay)
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,202 @@
+"""Fills the engine's batch slots in place, and says when a batch must go."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from algan_stream.boxes.base import usable_boxes
+from algan_stream.engines.base import Engine, Slot
+from algan_stream.errors import InputError
+from algan_stream.preprocess import preprocess_into
+from algan_stream.types import Box, BoxVerdict, Frame, InputSpec, Outcome
+
+log = logging.getLogger(__name__)
+
+#: How often a wait for a slot looks whether there is still use in it.
+_GLANCE_S = 0.2
+
+
+class BatchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Section `batch` of a line.
+
+    Attributes:
+        max_wait_ms: Longest that a batch stays open for more images while the engine is busy.
+        wait_for_full: Also wait while the engine is idle: fewer, fuller batches, at the price of latency.
+        deadline_margin_ms: A batch leaves this much before its oldest frame's deadline would be missed.
+    """
+
+    max_wait_ms: float = 5.0
+    wait_for_full: bool = False
+    deadline_margin_ms: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_wait_ms <= 60_000:
+            raise ValueError(f"max_wait_ms: expected 0 to 60000, got {self.max_wait_ms}")
+        if not 0 <= self.deadline_margin_ms <= 60_000:
+            raise ValueError(f"deadline_margin_ms: expected 0 to 60000, got {self.deadline_margin_ms}")
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A frame in work.
+
+    Attributes:
+        frame: The frame.
+        targets: The boxes to score, or [None] for the whole frame.
+        taken_ns: When it left the queue.
+        verdicts: One for each target, as they come in; written by the verdict thread alone.
+        outcomes: The ledger's outcome of each target.
+        open_targets: Targets without a verdict yet.
+        preprocess_ns: Time spent in `_core`.
+        infer_ns: Longest time of a batch it was part of, from submission to logits.
+    """
+
+    frame: Frame
+    targets: list[Box | None]
+    taken_ns: int
+    verdicts: list[BoxVerdict | None] = field(init=False)
+    outcomes: list[Outcome] = field(init=False)
+    open_targets: int = field(init=False)
+    preprocess_ns: int = 0
+    infer_ns: int = 0
+
+    def __post_init__(self) -> None:
+        self.open_targets = len(self.targets)
+        self.verdicts = [None] * self.open_targets
+        self.outcomes = [Outcome.FAILED] * self.open_targets
+
+
+@dataclass(eq=False, slots=True)
+class Batch:
+    """Targets that share one fate: `items[i]` says whose image stands in `slot.inputs_nchw[i]`.
+
+    With a `fault` there is no slot: these targets cannot be scored, for that reason.
+    """
+
+    slot: Slot | None
+    leave_by_ns: int = 0
+    items: list[tuple[Job, int]] = field(default_factory=list)
+    submitted_ns: int = 0
+    fault: str = ""
+
+
+class Batcher:
+    """At most one batch is open; only the batching thread touches it.
+
+    Args:
+        engine: Owner of the slots.
+        spec: How pixels become inputs.
+        config: When a batch leaves.
+        abandoned: Set when no slot will come back any more, so that there is no use in waiting for one.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        spec: InputSpec,
+        config: BatchConfig,
+        abandoned: threading.Event | None = None,
+    ) -> None:
+        self._engine, self._spec, self._config = engine, spec, config
+        self._abandoned = abandoned or threading.Event()
+        self._open: Batch | None = None
+        self._max_wait_ns = round(config.max_wait_ms * 1e6)
+        self._margin_ns = round(config.deadline_margin_ms * 1e6)
+        #: Smoothed time from submission to logits; set by the pipeline as batches come back.
+        self.engine_ns = 0
+
+    def add(self, job: Job) -> Iterator[Batch]:
+        """Preprocesses a job's boxes into slots; yields each batch that must leave at once.
+
+        That is every batch that became full, and the boxes that cannot be used (with a fault): a bad box
+        harms no other.
+        """
+        boxes, targets, refused = _usable_boxes(job)
+        if refused:
+            yield Batch(None, items=[(job, target) for target in refused], fault="invalid_box")
+        done = 0
+        while done < len(targets):
+            batch = self._open or self._begin()
+            if batch is None:
+                yield Batch(None, items=[(job, t) for t in targets[done:]], fault="engine_stuck")
+                return
+            room = self._engine.max_batch - len(batch.items)
+            chunk = targets[done : done + room]
+            try:
+                self._fill(batch, job, None if boxes is None else boxes[done : done + room])
+            except InputError as error:
+                log.warning("camera %s frame %d: %s", job.frame.camera, job.frame.frame_id, error)
+                yield Batch(None, items=[(job, t) for t in targets[done:]], fault="unusable_image")
+                return
+            batch.items.extend((job, target) for target in chunk)
+            done += len(chunk)
+            if len(batch.items) == self._engine.max_batch:
+                self._open = None
+                yield batch
+
+    def pop_due(self, *, engine_idle: bool, more_waiting: bool) -> Batch | None:
+        """The open batch, if it must leave now: time is up, or the engine idles and nothing else waits."""
+        batch = self._open
+        if batch is None or not batch.items:
+            return None
+        idle = engine_idle and not more_waiting and not self._config.wait_for_full
+        if not idle and time.monotonic_ns() < batch.leave_by_ns:
+            return None
+        self._open = None
+        return batch
+
+    def flush(self) -> Batch | None:
+        """The open batch, due or not; an empty one gives its slot back."""
+        batch, self._open = self._open, None
+        if batch is not None and batch.slot is not None and not batch.items:
+            self._engine.give_back(batch.slot)
+            return None
+        return batch
+
+    def wait_s(self) -> float | None:
+        """How long the open batch may still wait, or None if nothing is waiting in it."""
+        if self._open is None or not self._open.items:
+            return None
+        return max(0.0, (self._open.leave_by_ns - time.monotonic_ns()) / 1e9)
+
+    def _begin(self) -> Batch | None:
+        slot, give_up = None, time.monotonic() + self._engine.patience_s
+        while slot is None and not self._abandoned.is_set() and (left := give_up - time.monotonic()) > 0:
+            slot = self._engine.acquire(min(left, _GLANCE_S))
+        self._open = None if slot is None else Batch(slot)
+        return self._open
+
+    def _fill(self, batch: Batch, job: Job, boxes: npt.NDArray[np.float32] | None) -> None:
+        assert batch.slot is not None
+        started = time.monotonic_ns()
+        preprocess_into(
+            batch.slot.inputs_nchw,
+            job.frame.image,
+            self._spec,
+            pixel_format=job.frame.pixel_format,
+            boxes=boxes,
+            first_slot=len(batch.items),
+        )
+        job.preprocess_ns += time.monotonic_ns() - started
+        if not batch.items:
+            batch.leave_by_ns = started + self._max_wait_ns
+        if job.frame.deadline_ns is not None:
+            leave_by = job.frame.deadline_ns - self.engine_ns - self._margin_ns
+            batch.leave_by_ns = min(batch.leave_by_ns, leave_by)
+
+
+def _usable_boxes(job: Job) -> tuple[npt.NDArray[np.float32] | None, list[int], list[int]]:
+    """The boxes that lie on the image, their targets, and the targets of those that do not."""
+    if job.targets == [None]:
+        return None, [0], []
+    boxes = np.asarray(job.targets, np.float32).reshape(-1, 4)
+    usable = usable_boxes(boxes, job.frame.image)
+    return boxes[usable], np.flatnonzero(usable).tolist(), np.flatnonzero(~usable).tolist()

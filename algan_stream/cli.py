@@ -1,0 +1,64 @@
+"""The one command, `algan-stream`: a subcommand is a file in `commands/` or another package's entry point."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.metadata import entry_points
+from typing import Annotated
+
+import typer
+
+from algan_stream import __version__
+from algan_stream.commands import bench, bundle, calibrate, demo, run, score, send, watch
+from algan_stream.errors import AlganError
+
+app = typer.Typer(
+    name="algan-stream",
+    help="Visual anomaly detection for production lines: learns from good parts, judges every frame.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("score")(score.score)
+app.command("calibrate")(calibrate.calibrate)
+app.command("run")(run.run)
+app.command("send")(send.send)
+app.command("watch")(watch.watch)
+app.command("demo")(demo.demo)
+app.add_typer(bundle.app, name="bundle")
+app.add_typer(bench.app, name="bench")
+for _entry in sorted(entry_points(group="algan_stream.commands"), key=lambda entry: entry.name):
+    try:
+        app.command(_entry.name)(_entry.load())
+    except (ImportError, AttributeError) as _error:
+        # A broken add-on must not take the other commands away from an operator.
+        typer.echo(f"warning: the command `{_entry.name}` cannot be loaded: {_error}", err=True)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, to standard error.")] = False,
+) -> None:
+    """Options that stand before the subcommand."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command; an error meant for the user ends it with one line and that error's exit code."""
+    try:
+        app()
+    except AlganError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `algan-stream score … | head`
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,1 @@
+"""Subcommands of `algan-stream`, one file each."""

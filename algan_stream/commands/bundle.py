@@ -1,0 +1,51 @@
+"""`algan-stream bundle`: looks into model bundles."""
+
+from __future__ import annotations
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from algan_stream.bundle import read_bundle
+from algan_stream.commands.options import BundleArgument, JsonOption
+
+app = typer.Typer(help="Look into model bundles.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Look into model bundles."""
+
+
+@app.command()
+def show(bundle: BundleArgument, json_: JsonOption = False) -> None:
+    """Check every file of a bundle and show its manifest."""
+    opened = read_bundle(bundle)
+    manifest = opened.manifest
+    if json_:
+        typer.echo(msgspec.json.encode(manifest))
+        return
+    table = Table(title=f"{manifest.name} ({opened.path.name})", show_header=False)
+    spec, calibration = manifest.input_spec, manifest.calibration
+    table.add_row("model", f"{manifest.model_kind}, SHA-256 {opened.model_sha256[:12]}…")
+    table.add_row(
+        "input", f"{spec.channels} × {spec.height_px} × {spec.width_px} px, downscale {spec.downscale}"
+    )
+    if calibration is None:
+        table.add_row("threshold", "none: run `algan-stream calibrate`, until then every verdict is unknown")
+    else:
+        table.add_row("threshold", f"{calibration.threshold:.6g} ({calibration.method})")
+        if calibration.false_reject_rate is not None and calibration.false_reject_rate_ci95 is not None:
+            low, high = calibration.false_reject_rate_ci95
+            table.add_row(
+                "false rejects",
+                f"≤ {calibration.false_reject_rate:.4g} expected, 95 % between {low:.4g} and {high:.4g} "
+                f"({len(calibration.good_scores)} good images)",
+            )
+    for key, value in manifest.provenance.items():
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        table.add_row(key, text if len(text) <= 300 else text[:300] + "…")
+    for name, entry in manifest.files.items():
+        table.add_row(name, f"{entry.size_bytes} bytes, SHA-256 {entry.sha256[:12]}…")
+    Console().print(table)

@@ -1,0 +1,65 @@
+"""`algan-stream calibrate`: sets a bundle's threshold from good images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from algan_stream import calibration
+from algan_stream.bundle import read_bundle, replace_calibration
+from algan_stream.commands.options import (
+    BundleArgument,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    engine_section,
+)
+from algan_stream.errors import ConfigError, ImageError
+from algan_stream.images import list_images
+from algan_stream.scoring import score_images
+from algan_stream.service import open_engine
+
+
+def calibrate(
+    bundle: BundleArgument,
+    good_images: Annotated[Path, typer.Argument(help="Folder of good images that were not trained on.")],
+    false_reject_rate: Annotated[
+        float | None, typer.Option(help="Share of good parts that may be rejected, e.g. 0.01.")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Or: reject above this score (equation 8).")] = None,
+    precision: PrecisionOption = Precision.FP32,
+    json_: JsonOption = False,
+) -> None:
+    """Set the threshold of a bundle from good images, and write it into the bundle."""
+    if (false_reject_rate is None) == (threshold is None):
+        raise ConfigError("give either --false-reject-rate or --threshold")
+    files = list_images(good_images)
+    opened = read_bundle(bundle)
+    engine = open_engine(opened, engine_section(precision))
+    try:
+        lines = list(score_images(opened, engine, files))
+    finally:
+        engine.close()
+    for line in lines:
+        if line.score is None:
+            raise ImageError(f"{line.path}: cannot calibrate on it: {line.reason}; mend or remove it")
+    scores = [line.score for line in lines if line.score is not None]
+    if threshold is not None:
+        result = calibration.with_raw_threshold(scores, threshold)
+    elif false_reject_rate is not None:
+        result = calibration.calibrate(scores, false_reject_rate)
+    replace_calibration(opened, result)
+    low, high = result.false_reject_rate_ci95 or (float("nan"), float("nan"))
+    if json_:
+        shown = {name: getattr(result, name) for name in result.__struct_fields__ if name != "good_scores"}
+        typer.echo(msgspec.json.encode({**shown, "n": len(scores)}))
+    elif threshold is not None:
+        typer.echo(f"{bundle}: rejects above {result.threshold:.6g}, as you chose")
+    else:
+        typer.echo(
+            f"{bundle}: rejects above {result.threshold:.6g}; of good parts at most {false_reject_rate:.4g} "
+            f"on average, between {low:.4g} and {high:.4g} (95 %) given {len(scores)} images"
+        )

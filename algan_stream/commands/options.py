@@ -1,0 +1,56 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from algan_stream.errors import InputError
+
+
+class Precision(str, Enum):
+    """Arithmetic of the engine."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+BundleArgument = Annotated[
+    str, typer.Argument(help="Model bundle: a directory, or `demo`.", metavar="BUNDLE")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Arithmetic of the engine.")]
+BoxesOption = Annotated[
+    Path | None,
+    typer.Option(help='JSON file {"image name or path": [[x_min, y_min, x_max, y_max], …]}, in pixels.'),
+]
+
+
+def engine_section(precision: Precision, **more: Any) -> dict[str, Any]:
+    """The `engine` section of a line for these options."""
+    return {"kind": "openvino", "precision": precision.value, **more}
+
+
+def read_boxes(path: Path | None) -> dict[str, npt.NDArray[np.float32]] | None:
+    """Reads a boxes file: (N, 4) float32 xyxy arrays by image.
+
+    Raises:
+        InputError: It cannot be read or does not have that form.
+    """
+    if path is None:
+        return None
+    try:
+        raw = msgspec.json.decode(path.read_bytes(), type=dict[str, list[tuple[float, float, float, float]]])
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f'{path}: expected {{"image": [[x_min, y_min, x_max, y_max], …]}}: {error}'
+        ) from error
+    return {name: np.asarray(boxes, np.float32).reshape(-1, 4) for name, boxes in raw.items()}

@@ -1,0 +1,80 @@
+"""`algan-stream run`: the service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from algan_stream.commands.options import JsonOption
+from algan_stream.config import read_line
+from algan_stream.ledger import CameraAccount
+from algan_stream.service import Service, stop_on_signals
+
+
+def run(
+    line: Annotated[Path, typer.Argument(help="Configuration of the line.", metavar="LINE.yaml")],
+    json_: JsonOption = False,
+) -> None:
+    """Run a line until its sources end, or SIGTERM or SIGINT asks it to stop; then score what was received.
+
+    With --json: a line `{"event": "ready", …}` once frames are taken, and one `{"event": "stopped", …}` with
+    the final accounts. Ends with 0 only if the accounts add up.
+    """
+    service = Service(read_line(line))
+    endpoints = [
+        endpoint
+        for part in (*service.sinks, *(source for _, source, _ in service.sources))
+        if (endpoint := getattr(part, "endpoint", None))
+    ]
+    with stop_on_signals(service):
+        _say(json_, "ready", {"engine": str(service.engine.identity), "endpoints": endpoints})
+        accounts = service.run()
+    if json_:
+        _say(json_, "stopped", {"cameras": accounts, "sink_errors": service.pipeline.sink_errors})
+    else:
+        Console().print(account_table(accounts))
+
+
+def account_table(accounts: dict[str, CameraAccount]) -> Table:
+    """The ledger as a table: a row for each camera's frames, and one for its boxes if it has any."""
+    table = Table(title="Ledger: received = scored + dropped + expired + failed + in flight")
+    for column in (
+        "camera",
+        "what",
+        "received",
+        "scored",
+        "dropped",
+        "expired",
+        "failed",
+        "in flight",
+        "missing",
+    ):
+        table.add_column(column, justify="left" if column in ("camera", "what") else "right")
+    for camera, account in accounts.items():
+        for what, tally, missing in (
+            ("frames", account.frames, str(account.missing)),
+            ("boxes", account.boxes, ""),
+        ):
+            if what == "frames" or tally.received:
+                counts = (
+                    tally.received,
+                    tally.scored,
+                    tally.dropped,
+                    tally.expired,
+                    tally.failed,
+                    tally.in_flight,
+                )
+                table.add_row(camera, what, *map(str, counts), missing)
+    return table
+
+
+def _say(json_: bool, event: str, details: dict[str, object]) -> None:
+    if json_:
+        typer.echo(msgspec.json.encode({"event": event, **details}))
+    else:
+        typer.echo(f"{event}: " + ", ".join(f"{key} {value}" for key, value in details.items()))

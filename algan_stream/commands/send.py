@@ -1,0 +1,87 @@
+"""`algan-stream send`: a folder or a video as a camera over ZeroMQ."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from algan_stream.client import Client
+from algan_stream.commands.options import BoxesOption, JsonOption, read_boxes
+from algan_stream.errors import ProtocolError
+from algan_stream.ledger import Ledger
+from algan_stream.sources import folder, video
+from algan_stream.sources.base import Source, SourceContext
+
+
+def send(
+    path: Annotated[Path, typer.Argument(help="Folder of images, or a video file.")],
+    to: Annotated[
+        str, typer.Option(help="Where the service's `zmq` source is bound.")
+    ] = "tcp://127.0.0.1:5555",
+    camera: Annotated[str, typer.Option(help="Name of the camera; empty: the service's own.")] = "",
+    fps: Annotated[
+        float, typer.Option(help="Frames per second; 0 = as fast as the service takes them.")
+    ] = 25.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again after the last frame.")] = False,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Play images in random order.")] = False,
+    boxes: BoxesOption = None,
+    deadline_ms: Annotated[float | None, typer.Option(help="Verdicts later than this are unknown.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Play a folder or video as a camera, wait for every verdict, and account for every frame.
+
+    Ends with 0 only if every frame was sent and has a verdict, else with 8.
+    """
+    boxes_by_image = read_boxes(boxes)
+    source = _source(path, fps, loop, shuffle)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    verdicts: Counter[str] = Counter()
+    unreadable, broken = 0, ""
+    with Client(to, camera) as client:
+        try:
+            for frame in source.frames(stop):
+                if frame.fault:
+                    typer.echo(f"{frame.part_id or path}: {frame.fault}", err=True)
+                    unreadable += 1
+                    client.skip()
+                    continue
+                own = None if boxes_by_image is None else boxes_by_image.get(frame.part_id)
+                client.send(
+                    frame.image,
+                    pixel_format=frame.pixel_format,
+                    boxes=own,
+                    part_id=frame.part_id,
+                    deadline_ms=deadline_ms,
+                    captured_ns=frame.captured_ns,
+                )
+                verdicts.update(verdict.verdict.value for verdict in client.poll())
+        except ProtocolError as error:
+            broken = str(error)
+        verdicts.update(verdict.verdict.value for verdict in client.drain(timeout_s=10.0))
+        account = client.close()
+    report = {
+        **msgspec.to_builtins(account),
+        "unreadable": unreadable,
+        "verdicts": dict(verdicts),
+        "error": broken,
+    }
+    typer.echo(
+        msgspec.json.encode(report) if json_ else ", ".join(f"{k} {v}" for k, v in report.items() if v)
+    )
+    if account.answered != account.sent or unreadable or broken:
+        raise typer.Exit(8)
+
+
+def _source(path: Path, fps: float, loop: bool, shuffle: bool) -> Source:
+    context = SourceContext("send", None, 1, Ledger(), lambda camera, queue_size: None)
+    if path.is_dir():
+        return folder.create(folder.Config(path=str(path), fps=fps, loop=loop, shuffle=shuffle), context)
+    return video.create(video.Config(path=str(path), fps=fps, loop=loop), context)

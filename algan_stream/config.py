@@ -1,0 +1,126 @@
+"""A line's configuration: one YAML file, checked as a whole before the first frame."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from algan_stream.batcher import BatchConfig
+from algan_stream.errors import ConfigError
+from algan_stream.intake import Backpressure
+from algan_stream.plugins import convert
+
+#: Names of cameras: they stand in topics, file names and metrics.
+CAMERA_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One entry of `cameras`.
+
+    Attributes:
+        id: Name of the camera; letters, digits, `_`, `.`, `-`.
+        source: Where frames come from; `kind` names the plugin.
+        boxes: Which parts of a frame are scored; `attached`: the boxes that come with the frame, or the
+            whole frame where none come; `whole`: always the whole frame.
+        backpressure: What happens when the queue is full; by default `drop_oldest` for live sources and
+            `block` for all others.
+        queue_size: Most frames that wait for this camera.
+        deadline_ms: A verdict later than this after the frame's arrival is `unknown`; None: no limit.
+    """
+
+    id: str
+    source: dict[str, Any]
+    boxes: dict[str, Any] = msgspec.field(default_factory=lambda: {"kind": "attached"})
+    backpressure: Backpressure | None = None
+    queue_size: int = 16
+    deadline_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        if not CAMERA_NAME.fullmatch(self.id):
+            raise ValueError(f"id: expected 1 to 64 letters, digits, '_', '.', '-', got {self.id!r}")
+        if not 1 <= self.queue_size <= 10_000:
+            raise ValueError(f"queue_size: expected 1 to 10000, got {self.queue_size}")
+        if self.deadline_ms is not None and not 0 < self.deadline_ms <= 3_600_000:
+            raise ValueError(f"deadline_ms: expected above 0 and up to 3600000, got {self.deadline_ms}")
+
+
+class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file.
+
+    Attributes:
+        bundle: Path of the model bundle, relative to the file, or `demo`.
+        cameras: At least one.
+        engine: `kind` names the plugin.
+        batch: When batches leave.
+        sinks: Where verdicts go.
+        drain_timeout_s: How long a stop waits for the verdicts on frames already received, 0 to 3600.
+    """
+
+    bundle: str
+    cameras: tuple[CameraConfig, ...]
+    engine: dict[str, Any] = msgspec.field(default_factory=lambda: {"kind": "openvino"})
+    batch: BatchConfig = BatchConfig()
+    sinks: tuple[dict[str, Any], ...] = ()
+    drain_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drain_timeout_s <= 3600:
+            raise ValueError(f"drain_timeout_s: expected 0 to 3600, got {self.drain_timeout_s}")
+        names = [camera.id for camera in self.cameras]
+        if not names:
+            raise ValueError("cameras: expected at least one camera, got none")
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(
+                f"cameras: each id must be unique, got {', '.join(sorted(twice))} more than once"
+            )
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one section, where YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key.value!r} is given twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_line(path: str | Path) -> LineConfig:
+    """Reads and checks a line's YAML file; relative paths inside are taken from its folder.
+
+    Raises:
+        ConfigError: It cannot be read, or a key in it is unknown, missing or out of range.
+    """
+    file = Path(path)
+    try:
+        raw = yaml.load(file.read_text("utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: expected keys like `bundle:` and `cameras:`, got {type(raw).__name__}")
+    try:
+        line: LineConfig = convert(raw, LineConfig, "")
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return _with_absolute_paths(line, file.resolve().parent)
+
+
+def _with_absolute_paths(line: LineConfig, folder: Path) -> LineConfig:
+    def placed(section: dict[str, Any]) -> dict[str, Any]:
+        path = section.get("path")
+        return {**section, "path": str(folder / path)} if isinstance(path, str) else section
+
+    bundle = line.bundle if line.bundle == "demo" else str(folder / line.bundle)
+    cameras = tuple(msgspec.structs.replace(c, source=placed(c.source)) for c in line.cameras)
+    return msgspec.structs.replace(line, bundle=bundle, cameras=cameras, sinks=tuple(map(placed, line.sinks)))

@@ -1,0 +1,67 @@
+"""From a score to a verdict. Only a finite score can pass."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from algan_stream.calibration import Calibration, p_values
+from algan_stream.types import Box, BoxVerdict, VerdictKind
+
+#: Which verdict stands for a frame with several boxes: the first of these that any box has.
+_WORST_FIRST = (VerdictKind.REJECT, VerdictKind.UNKNOWN, VerdictKind.PASS)
+
+
+class Decider:
+    """Applies one calibration to logits.
+
+    Args:
+        calibration: The bundle's, or None: then every verdict is `unknown(not_calibrated)`.
+    """
+
+    def __init__(self, calibration: Calibration | None) -> None:
+        self.threshold = calibration.threshold if calibration else None
+        self._good = np.asarray(calibration.good_scores if calibration else (), np.float64)
+
+    def decide(self, logits: npt.NDArray[np.float32], boxes: list[Box | None]) -> list[BoxVerdict]:
+        """Turns (N,) logits into N verdicts; score = −logit (paper, Fig. 5)."""
+        scores = -logits.astype(np.float64)
+        p = p_values(self._good, scores) if self._good.size else np.full(scores.shape, np.nan)
+        return [
+            self._verdict(float(score), float(p_value), box)
+            for score, p_value, box in zip(scores, p, boxes, strict=True)
+        ]
+
+    def _verdict(self, score: float, p_value: float, box: Box | None) -> BoxVerdict:
+        if not math.isfinite(score):
+            return unknown("score_not_finite", box)
+        known_p = p_value if math.isfinite(p_value) else None
+        if self.threshold is None:
+            return BoxVerdict(
+                box=box, verdict=VerdictKind.UNKNOWN, reason="not_calibrated", score=score, p_value=known_p
+            )
+        if score > self.threshold:
+            return BoxVerdict(
+                box=box,
+                verdict=VerdictKind.REJECT,
+                reason="score_above_threshold",
+                score=score,
+                p_value=known_p,
+            )
+        return BoxVerdict(box=box, verdict=VerdictKind.PASS, score=score, p_value=known_p)
+
+
+def unknown(reason: str, box: Box | None = None) -> BoxVerdict:
+    """A verdict that must never be taken for `pass`."""
+    return BoxVerdict(box=box, verdict=VerdictKind.UNKNOWN, reason=reason)
+
+
+def worst(verdicts: list[BoxVerdict]) -> tuple[VerdictKind, str]:
+    """The verdict on a frame, and why: reject before unknown before pass; nothing inspected is unknown."""
+    for kind in _WORST_FIRST:
+        for verdict in verdicts:
+            if verdict.verdict is kind:
+                return kind, verdict.reason
+    return VerdictKind.UNKNOWN, "no_boxes"

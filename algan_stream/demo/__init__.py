@@ -1,0 +1,1 @@
+"""A rendered production line: parts, defects and a conveyor, for the demo and for tests without data."""

@@ -1,0 +1,90 @@
+"""Binds ZeroMQ sockets safely: nothing is reachable from another host unless the config says so in words."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket as unix
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import zmq
+
+from algan_stream.errors import ConfigError
+
+
+def bind(socket: zmq.Socket[bytes], endpoint: str, *, insecure: bool) -> str:
+    """Binds a socket and returns the endpoint with its real port.
+
+    Args:
+        socket: Not yet bound.
+        endpoint: `ipc://PATH` or `tcp://ADDRESS:PORT`; port `*` or 0 for any free one.
+        insecure: Allow an address that other hosts reach, without encryption or authentication.
+
+    Raises:
+        ConfigError: The endpoint is malformed, taken, or reachable from other hosts without `insecure`.
+    """
+    scheme, _, rest = endpoint.partition("://")
+    if scheme == "ipc":
+        return _bind_ipc(socket, endpoint, rest)
+    if scheme != "tcp" or not _is_host_and_port(rest):
+        raise ConfigError(f"bind: expected ipc://PATH or tcp://ADDRESS:PORT, got {endpoint!r}")
+    if not insecure and not _is_loopback(endpoint):
+        raise ConfigError(
+            f"bind: {endpoint} can be reached from other hosts, and this version has no encryption for it; "
+            "bind to 127.0.0.1 or ipc://, or write `insecure: true` to accept that anyone may connect"
+        )
+    _bind(socket, endpoint)
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def _bind_ipc(socket: zmq.Socket[bytes], endpoint: str, name: str) -> str:
+    if not name or name == "*" or name.startswith("@"):  # abstract sockets (@) are open to every user
+        raise ConfigError(f"bind: expected ipc://PATH of a file, got {endpoint!r}")
+    path = Path(name)
+    _check_free(path)
+    # The mask makes the socket file 0600 from its first moment; a chmod afterwards would come too late.
+    previous = os.umask(0o177)
+    try:
+        _bind(socket, endpoint)
+    finally:
+        os.umask(previous)
+    if path.exists() and path.stat().st_mode & 0o077:
+        raise ConfigError(f"bind: {path} could not be made private to its owner (mode 0600)")
+    return endpoint
+
+
+def _check_free(path: Path) -> None:
+    """ZeroMQ removes whatever stands at the path; only a socket that nobody answers may go."""
+    if path.exists() and not path.is_socket():
+        raise ConfigError(f"bind: {path} exists and is not a socket; name another path")
+    with unix.socket(unix.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return
+    raise ConfigError(f"bind: {path} is in use by another process; stop that first, or name another path")
+
+
+def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise ConfigError(f"bind: cannot bind {endpoint}: {error.strerror}") from error
+
+
+def _is_host_and_port(rest: str) -> bool:
+    host, _, port = rest.rpartition(":")
+    if host.startswith("[") != host.endswith("]"):
+        return False
+    return port == "*" or (port.isascii() and port.isdigit() and int(port) <= 65_535)  # ZeroMQ wraps around
+
+
+def _is_loopback(endpoint: str) -> bool:
+    host = urlsplit(endpoint.removesuffix(":*")).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

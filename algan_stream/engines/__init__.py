@@ -1,0 +1,1 @@
+"""Engines: one file each. Each turns batches of network inputs into logits."""

@@ -1,0 +1,159 @@
+"""What every engine is: batch slots that are written once and read in place, and logits that come back."""
+
+from __future__ import annotations
+
+import queue
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from algan_stream.errors import EngineError
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """Which engine computed a score; part of every verdict's provenance."""
+
+    kind: str
+    version: str
+    device: str
+    precision: str
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.version} {self.device} {self.precision}"
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """One batch buffer of an engine.
+
+    Attributes:
+        index: Number of the slot, from 0.
+        inputs_nchw: (max_batch, C, H, W) float32, C-contiguous; owned by the engine, which reads it in
+            place. Its holder may write between `acquire` and `submit`, nobody at any other time.
+    """
+
+    index: int
+    inputs_nchw: npt.NDArray[np.float32]
+
+
+class Engine(ABC):
+    """A compiled discriminator with a fixed number of batch slots.
+
+    The life of a slot: `acquire` → write inputs → `submit` → `collect`, which gives it back. `acquire` and
+    `submit` belong to one thread, `collect` to the same or one other thread.
+
+    Args:
+        identity: What is running, and where.
+        shape_chw: Shape of one input.
+        max_batch: Most images in one slot.
+        slot_count: Slots; more than `streams`, so that one can be filled while the others run.
+        streams: Batches that run at the same time.
+    """
+
+    #: Longest wait for a free slot, and for an answer, before the engine counts as stuck.
+    patience_s: float = 60.0
+
+    def __init__(
+        self,
+        identity: EngineIdentity,
+        shape_chw: tuple[int, int, int],
+        max_batch: int,
+        slot_count: int,
+        streams: int,
+    ) -> None:
+        self.identity = identity
+        self.max_batch = max_batch
+        self.streams = streams
+        self.shape_chw = shape_chw
+        self.slots = tuple(Slot(i, _aligned_float32((max_batch, *shape_chw))) for i in range(slot_count))
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        for slot in self.slots:
+            self._free.put(slot)
+
+    def acquire(self, timeout_s: float | None = None) -> Slot | None:
+        """Takes a free slot, waiting for one; None when `timeout_s` passed first."""
+        try:
+            return self._free.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def give_back(self, slot: Slot) -> None:
+        """Returns an acquired slot that was not submitted."""
+        self._free.put(slot)
+
+    def submit(self, slot: Slot, count: int) -> None:
+        """Starts the first `count` images of a slot and returns at once.
+
+        Raises:
+            EngineError: The engine refused the batch; the slot is free again.
+        """
+        if not 1 <= count <= self.max_batch:
+            self.give_back(slot)
+            raise EngineError(f"batch of {count} images: expected 1 to {self.max_batch}")
+        try:
+            self._start(slot, count)
+        except Exception as error:
+            self.give_back(slot)
+            raise EngineError(f"{self.identity}: cannot start a batch of {count}: {error}") from error
+
+    def collect(self, slot: Slot, timeout_s: float | None = None) -> npt.NDArray[np.float32]:
+        """Waits for a submitted slot and returns its logits, (count,) float32, owned by the caller.
+
+        Args:
+            slot: Was submitted.
+            timeout_s: Longest wait; None = `patience_s`.
+
+        Raises:
+            EngineError: The inference failed (the slot is free again), or is still running after
+                `timeout_s` (the slot is lost, since it may yet be read).
+        """
+        timeout_s = self.patience_s if timeout_s is None else timeout_s
+        try:
+            logits = self._finish(slot, timeout_s)
+        except TimeoutError as error:
+            raise EngineError(f"{self.identity}: no answer within {timeout_s:g} s") from error
+        except Exception as error:
+            self.give_back(slot)
+            raise EngineError(f"{self.identity}: inference failed: {error}") from error
+        self.give_back(slot)
+        return logits
+
+    def infer(self, inputs_nchw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Scores ready inputs, of any number, and waits: (N, C, H, W) float32 → (N,) logits."""
+        if inputs_nchw.shape[1:] != self.shape_chw or inputs_nchw.dtype != np.float32:
+            raise EngineError(
+                f"inputs: expected float32 (N, {', '.join(map(str, self.shape_chw))}), "
+                f"got {inputs_nchw.dtype} {inputs_nchw.shape}"
+            )
+        parts = []
+        for start in range(0, len(inputs_nchw), self.max_batch):
+            chunk = inputs_nchw[start : start + self.max_batch]
+            slot = self.acquire(self.patience_s)
+            if slot is None:
+                raise EngineError(f"{self.identity}: no slot became free within {self.patience_s:g} s")
+            slot.inputs_nchw[: len(chunk)] = chunk
+            self.submit(slot, len(chunk))
+            parts.append(self.collect(slot))
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Waits for what is running and frees the model. May be called twice."""
+
+    @abstractmethod
+    def _start(self, slot: Slot, count: int) -> None: ...
+
+    @abstractmethod
+    def _finish(self, slot: Slot, timeout_s: float) -> npt.NDArray[np.float32]: ...
+
+
+def _aligned_float32(shape: tuple[int, ...], alignment: int = 64) -> npt.NDArray[np.float32]:
+    """Zeros on a cache-line boundary, so that engines take the memory as it is and stores need no split."""
+    size = int(np.prod(shape)) * 4
+    raw = np.zeros(size + alignment, np.uint8)
+    offset = -raw.ctypes.data % alignment
+    return raw[offset : offset + size].view(np.float32).reshape(shape)

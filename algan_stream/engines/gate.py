@@ -1,0 +1,69 @@
+"""The golden gate: no engine serves before it reproduces the bundle's own answers on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from algan_stream.bundle import Bundle
+from algan_stream.engines.base import Engine
+from algan_stream.errors import GateError
+from algan_stream.preprocess import preprocess
+
+#: The core's own paths (scalar, AVX2, …) may differ by rounding; anything above this is a broken build.
+INPUT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """What the gate measured: the largest difference of a logit and of a preprocessed value."""
+
+    images: int
+    max_logit_difference: float
+    tolerance: float
+    max_input_difference: float
+
+
+def check_golden(bundle: Bundle, engine: Engine) -> GateReport:
+    """Runs the bundle's golden images through preprocessing and engine on this machine.
+
+    Raises:
+        GateError: An input, a logit or a verdict is not the one that the trainer recorded.
+    """
+    golden, spec = bundle.golden(), bundle.manifest.input_spec
+    precision = engine.identity.precision
+    tolerance = bundle.manifest.tolerance.get(precision)
+    if tolerance is None:
+        known = ", ".join(sorted(bundle.manifest.tolerance))
+        raise GateError(
+            f"{bundle.path}: states no tolerance for {precision}, only for {known}; choose one of these"
+        )
+    inputs = np.concatenate([preprocess(image, spec, pixel_format="rgb8") for image in golden.images_rgb])
+    input_difference = float(np.abs(inputs - golden.inputs).max())
+    if not input_difference <= INPUT_TOLERANCE:
+        raise GateError(
+            f"preprocessing differs from the bundle's golden inputs by {input_difference:.3g} (allowed "
+            f"{INPUT_TOLERANCE:g}); this build of _core must not serve, run `algan-stream doctor`"
+        )
+    logits = engine.infer(golden.inputs)
+    difference = float(np.abs(logits - golden.logits).max())
+    if not difference <= tolerance:
+        raise GateError(
+            f"{engine.identity} differs from the bundle's golden logits by {difference:.3g} (allowed "
+            f"{tolerance:.3g} in {precision}); it must not serve this bundle"
+        )
+    _check_verdicts(bundle, engine, -golden.logits, -logits)
+    return GateReport(len(golden.logits), difference, tolerance, input_difference)
+
+
+def _check_verdicts(bundle: Bundle, engine: Engine, expected: np.ndarray, scores: np.ndarray) -> None:
+    calibration = bundle.manifest.calibration
+    if calibration is None:
+        return
+    flipped = np.flatnonzero((expected > calibration.threshold) != (scores > calibration.threshold))
+    if flipped.size:
+        raise GateError(
+            f"{engine.identity} turns the verdict of golden images {flipped.tolist()} around; "
+            "it must not serve this bundle"
+        )

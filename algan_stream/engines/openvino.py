@@ -1,0 +1,143 @@
+"""OpenVINO on CPUs: the default engine; runs anywhere, needs no GPU."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from algan_stream.bundle import Bundle
+from algan_stream.cpus import available_cpus
+from algan_stream.engines.base import Engine, EngineIdentity, Slot
+from algan_stream.errors import EngineError
+
+#: OpenVINO's name of each precision.
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Section `engine` with `kind: openvino`.
+
+    Attributes:
+        precision: `fp32`, or `bf16` where the processor computes in it.
+        threads: Processors to use; 0 = all that this process may use.
+        streams: Batches that run at the same time; 0 = one for each thread, which gives the most images
+            per second. 1 gives the shortest time for a single batch.
+        max_batch: Most images in one batch.
+    """
+
+    kind: Literal["openvino"] = "openvino"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int = 0
+    streams: int = 0
+    max_batch: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("threads", self.threads, 0, 1024),
+            ("streams", self.streams, 0, 1024),
+            ("max_batch", self.max_batch, 1, 1024),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name}: expected {low} to {high}, got {value}")
+
+
+class OpenVinoEngine(Engine):
+    """Asynchronous inference requests, each bound to one slot's memory (no copy on the way in)."""
+
+    def __init__(self, bundle: Bundle, config: Config) -> None:
+        import openvino as ov
+
+        core = ov.Core()
+        threads = config.threads or available_cpus()
+        streams = min(config.streams or threads, threads)
+        _check_precision(core, config.precision)
+        try:
+            model = core.read_model(bundle.model_path)
+            _check_model(model, bundle.manifest.input_spec.shape_chw)
+            self._compiled: Any = core.compile_model(
+                model,
+                "CPU",
+                {
+                    "PERFORMANCE_HINT": "THROUGHPUT",
+                    "INFERENCE_PRECISION_HINT": HINTS[config.precision],
+                    "INFERENCE_NUM_THREADS": threads,
+                    "NUM_STREAMS": streams,
+                },
+            )
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"{bundle.model_path}: OpenVINO cannot compile it: {error}") from error
+        version = ov.get_version().split("-")[0]
+        super().__init__(
+            EngineIdentity("openvino", version, "CPU", config.precision, threads),
+            bundle.manifest.input_spec.shape_chw,
+            config.max_batch,
+            slot_count=2 * streams + 1,
+            streams=streams,
+        )
+        self._requests = [self._compiled.create_infer_request() for _ in self.slots]
+        # A tensor over the first n images of a slot costs some microseconds to make; each is made once.
+        self._tensors = [
+            [ov.Tensor(slot.inputs_nchw[: n + 1], shared_memory=True) for n in range(self.max_batch)]
+            for slot in self.slots
+        ]
+        self._warm_up()
+
+    def close(self) -> None:
+        """Waits for running requests, then frees the compiled model."""
+        for request in self._requests:
+            request.wait()
+        self._requests, self._tensors, self._compiled = [], [], None
+
+    def _start(self, slot: Slot, count: int) -> None:
+        request = self._requests[slot.index]
+        request.set_input_tensor(self._tensors[slot.index][count - 1])
+        request.start_async()
+
+    def _finish(self, slot: Slot, timeout_s: float) -> npt.NDArray[np.float32]:
+        request = self._requests[slot.index]
+        if not request.wait_for(int(timeout_s * 1000)):
+            raise TimeoutError
+        logits: npt.NDArray[np.float32] = request.get_output_tensor().data.copy()
+        return logits
+
+    def _warm_up(self) -> None:
+        """Runs every batch size once: OpenVINO prepares kernels for a shape when it first meets it."""
+        for count in range(1, self.max_batch + 1):
+            for slot in self.slots[: self.streams]:
+                self._start(slot, count)
+            for slot in self.slots[: self.streams]:
+                self._finish(slot, timeout_s=60.0)
+
+
+def create(bundle: Bundle, config: Config) -> OpenVinoEngine:
+    """Compiles the bundle's model for this machine.
+
+    Raises:
+        EngineError: The model's inputs or outputs are not the bundle's, or the precision is not to be had.
+    """
+    return OpenVinoEngine(bundle, config)
+
+
+def _check_precision(core: Any, precision: str) -> None:
+    offered = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bf16" and "BF16" not in offered:
+        raise EngineError(
+            f"engine.precision: bf16 is not offered by this processor (it offers {', '.join(offered)}); "
+            "use fp32"
+        )
+
+
+def _check_model(model: Any, shape_chw: tuple[int, int, int]) -> None:
+    inputs = [str(i.partial_shape) for i in model.inputs]
+    outputs = [str(o.partial_shape) for o in model.outputs]
+    expected = f"[?,{','.join(map(str, shape_chw))}]"
+    if inputs != [expected] or outputs != ["[?]"]:
+        raise EngineError(
+            f"model: expected one input {expected} and one output [?], got inputs {inputs} and outputs "
+            f"{outputs}; the ONNX file does not fit the manifest's input_spec"
+        )

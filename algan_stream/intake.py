@@ -1,0 +1,92 @@
+"""Frames between the sources and the batcher: one bounded queue for each camera, nearest deadline first."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from algan_stream.types import Frame
+
+#: What happens when a camera's queue is full.
+Backpressure = Literal["block", "drop_oldest", "drop_newest"]
+
+#: A frame without a deadline queues as if it had this long: it gives way to urgent ones, but not forever.
+_PATIENCE_NS = 1_000_000_000
+
+
+@dataclass
+class _Lane:
+    capacity: int
+    policy: Backpressure
+    frames: deque[Frame] = field(default_factory=deque)
+
+
+class Intake:
+    """Bounded, thread-safe queues with one consumer."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._lanes: dict[str, _Lane] = {}
+        self._closed = False
+
+    def open_lane(self, camera: str, capacity: int, policy: Backpressure) -> None:
+        """Makes the queue of one camera; again with the same name changes nothing."""
+        with self._changed:
+            self._lanes.setdefault(camera, _Lane(capacity, policy))
+
+    def put(self, frame: Frame) -> list[tuple[Frame, str]]:
+        """Queues a frame; with `block`, waits for room.
+
+        Returns:
+            The frames that fell out, each with the reason, so that the caller can account for them.
+        """
+        with self._changed:
+            lane = self._lanes[frame.camera]
+            while lane.policy == "block" and len(lane.frames) >= lane.capacity and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                return [(frame, "shutdown")]
+            fallen: list[tuple[Frame, str]] = []
+            if len(lane.frames) >= lane.capacity:
+                if lane.policy == "drop_newest":
+                    return [(frame, "queue_full")]
+                fallen.append((lane.frames.popleft(), "queue_full"))
+            lane.frames.append(frame)
+            self._changed.notify_all()
+            return fallen
+
+    def take(self, timeout_s: float | None) -> Frame | None:
+        """The most urgent of the cameras' oldest frames; None when time is up or all is closed and empty."""
+        give_up = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._changed:
+            while not (waiting := [lane for lane in self._lanes.values() if lane.frames]):
+                left = None if give_up is None else give_up - time.monotonic()
+                if self._closed or (left is not None and left <= 0):
+                    return None
+                self._changed.wait(left)
+            frame = min(waiting, key=lambda lane: _urgency(lane.frames[0])).frames.popleft()
+            self._changed.notify_all()
+            return frame
+
+    def empty(self) -> bool:
+        """Whether no frame waits."""
+        with self._changed:
+            return not any(lane.frames for lane in self._lanes.values())
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Refuses further frames; those inside can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def _urgency(frame: Frame) -> int:
+    return frame.deadline_ns if frame.deadline_ns is not None else frame.received_ns + _PATIENCE_NS

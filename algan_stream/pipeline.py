@@ -1,0 +1,280 @@
+"""From frames to verdicts, on one screen.
+
+    source threads ── receive ──▶ intake ──▶ batching thread ── submit ──▶ engine ──▶ verdict thread ── emit
+
+Every frame that `receive` takes is entered in the ledger there and leaves it in `_emit`, whatever happens in
+between; `_emit` is the only place from which a verdict goes out.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from algan_stream.batcher import Batch, BatchConfig, Batcher, Job
+from algan_stream.bundle import Bundle
+from algan_stream.decision import Decider, unknown, worst
+from algan_stream.engines.base import Engine
+from algan_stream.errors import AlganError, EngineError, LedgerError
+from algan_stream.intake import Backpressure, Intake
+from algan_stream.ledger import Ledger
+from algan_stream.sinks.base import Sink
+from algan_stream.types import Box, BoxVerdict, Frame, FrameVerdict, Outcome, StageTimes, VerdictKind
+
+log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Scores frames with one gated engine.
+
+    Args:
+        bundle: Where input spec and calibration come from.
+        engine: Has passed the golden gate; closed by the caller after `close`.
+        sinks: Get every verdict; closed by the caller.
+        batch: When batches leave.
+    """
+
+    def __init__(
+        self, bundle: Bundle, engine: Engine, sinks: Sequence[Sink] = (), batch: BatchConfig | None = None
+    ) -> None:
+        self.ledger = Ledger()
+        #: Set when a thread of the pipeline has died; `close` then raises what killed it.
+        self.broken = threading.Event()
+        self.sink_errors = 0
+        self._cause: BaseException | None = None
+        self._open: dict[int, Frame] = {}  # by ledger entry; with `_gave_up`, guarded by `_emitting`
+        self._gave_up = False
+        self._engine, self._sinks = engine, tuple(sinks)
+        self._decider = Decider(bundle.manifest.calibration)
+        self._model, self._engine_name = bundle.model_sha256[:12], str(engine.identity)
+        self._intake = Intake()
+        self._batcher = Batcher(engine, bundle.manifest.input_spec, batch or BatchConfig(), self.broken)
+        self._submitted: queue.Queue[Batch | None] = queue.Queue(len(engine.slots) + 1)
+        self._submitted_count = self._judged_count = 0  # each written by one thread alone
+        self._emitting = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(step,), name=step.__name__.strip("_"), daemon=True)
+            for step in (self._fill_batches, self._judge_batches)
+        ]
+
+    def start(self) -> None:
+        """Starts the two threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def open_camera(self, camera: str, queue_size: int, backpressure: Backpressure) -> None:
+        """Makes a camera's queue; needed before its first frame."""
+        self._intake.open_lane(camera, queue_size, backpressure)
+
+    def receive(self, frame: Frame) -> None:
+        """Takes one frame into the accounts and the queue; blocks if its camera's policy says so."""
+        frame.received_ns = time.monotonic_ns()
+        frame.entry = self.ledger.open(frame.camera, 0 if frame.boxes is None else len(frame.boxes))
+        self._open[frame.entry] = frame
+        if frame.fault:
+            self._end_unscored(frame, Outcome.FAILED, frame.fault)
+            return
+        for fallen, reason in self._intake.put(frame):
+            self._end_unscored(fallen, Outcome.DROPPED, reason)
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Refuses new frames, scores those inside within `timeout_s`, and waits for the last verdict.
+
+        Raises:
+            AlganError: A thread died or did not end in time; what was left is answered with `unknown` and
+                ledgered as dropped or failed, for the reason `shutdown`.
+        """
+        self._intake.close()
+        give_up = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, give_up - time.monotonic()))
+        stuck = [thread.name for thread in self._threads if thread.is_alive()]
+        if stuck:
+            self.broken.set()
+        self._answer_the_rest()
+        if self._cause is not None:
+            raise AlganError(f"the pipeline broke: {self._cause}") from self._cause
+        if stuck:
+            raise AlganError(f"not drained within {timeout_s:g} s: {', '.join(stuck)} still at work")
+
+    # ---- batching thread: queue → slots → engine --------------------------------------------------------
+
+    def _fill_batches(self) -> None:
+        try:
+            while not (self.broken.is_set() or (self._intake.closed and self._intake.empty())):
+                if (frame := self._intake.take(self._batcher.wait_s())) is not None:
+                    self._admit(frame)
+                due = self._batcher.pop_due(
+                    engine_idle=self._submitted_count - self._judged_count < self._engine.streams,
+                    more_waiting=not self._intake.empty(),
+                )
+                self._submit(due)
+            self._submit(self._batcher.flush())
+        finally:
+            self._hand_over(None)
+
+    def _admit(self, frame: Frame) -> None:
+        now = time.monotonic_ns()
+        if frame.deadline_ns is not None and now >= frame.deadline_ns:
+            self._end_unscored(frame, Outcome.EXPIRED, "expired")
+        elif frame.boxes is not None and len(frame.boxes) == 0:
+            self._end_unscored(frame, Outcome.FAILED, "no_boxes")
+        else:
+            for batch in self._batcher.add(Job(frame, _targets(frame), now)):
+                self._submit(batch)
+
+    def _submit(self, batch: Batch | None) -> None:
+        if batch is None:
+            return
+        batch.submitted_ns = time.monotonic_ns()
+        if batch.slot is not None:
+            try:
+                self._engine.submit(batch.slot, len(batch.items))
+                self._submitted_count += 1
+            except EngineError as error:
+                log.error("%s", error)
+                batch.slot, batch.fault = None, "engine_error"
+        self._hand_over(batch)
+
+    def _hand_over(self, batch: Batch | None) -> None:
+        """Waits for room, but not for a verdict thread that is dead; `close` answers what is left then."""
+        while True:
+            try:
+                return self._submitted.put(batch, timeout=0.2)
+            except queue.Full:
+                if self.broken.is_set():
+                    return None
+
+    # ---- verdict thread: engine → decision → out --------------------------------------------------------
+
+    def _judge_batches(self) -> None:
+        while (batch := self._submitted.get()) is not None:
+            boxes = [job.targets[target] for job, target in batch.items]
+            verdicts = [unknown(batch.fault, box) for box in boxes]
+            if batch.slot is not None:
+                try:
+                    verdicts = self._decider.decide(self._engine.collect(batch.slot), boxes)
+                except EngineError as error:
+                    log.error("%s", error)
+                    verdicts = [unknown("engine_error", box) for box in boxes]
+                self._judged_count += 1
+                infer_ns = time.monotonic_ns() - batch.submitted_ns
+                self._batcher.engine_ns += (infer_ns - self._batcher.engine_ns) // 4
+            self._settle(batch, verdicts)
+
+    def _settle(self, batch: Batch, verdicts: list[BoxVerdict]) -> None:
+        now = time.monotonic_ns()
+        for (job, target), verdict in zip(batch.items, verdicts, strict=True):
+            job.verdicts[target], job.outcomes[target] = _in_time(job.frame, verdict, now)
+            job.infer_ns = max(job.infer_ns, now - batch.submitted_ns)
+            job.open_targets -= 1
+            if job.open_targets == 0:
+                self._finish(job, now)
+
+    def _finish(self, job: Job, now: int) -> None:
+        verdicts = [verdict for verdict in job.verdicts if verdict is not None]
+        failed = [i for i, outcome in enumerate(job.outcomes) if outcome is not Outcome.SCORED]
+        outcome = job.outcomes[failed[0]] if failed else Outcome.SCORED
+        stages = StageTimes(
+            queue_ms=(job.taken_ns - job.frame.received_ns) / 1e6,
+            preprocess_ms=job.preprocess_ns / 1e6,
+            infer_ms=job.infer_ns / 1e6,
+            total_ms=(now - job.frame.received_ns) / 1e6,
+        )
+        ledger_reason = verdicts[failed[0]].reason if failed else ""
+        self._emit(job.frame, verdicts, outcome, ledger_reason, stages, job.outcomes)
+
+    # ---- every frame's way out --------------------------------------------------------------------------
+
+    def _end_unscored(self, frame: Frame, outcome: Outcome, reason: str) -> None:
+        boxes = _targets(frame)
+        verdicts = [unknown(reason, box) for box in boxes]
+        waited_ms = (time.monotonic_ns() - frame.received_ns) / 1e6
+        stages = StageTimes(queue_ms=waited_ms, total_ms=waited_ms)
+        self._emit(frame, verdicts, outcome, reason, stages, [outcome] * len(boxes))
+
+    def _answer_the_rest(self) -> None:
+        while (frame := self._intake.take(timeout_s=0)) is not None:
+            self._end_unscored(frame, Outcome.DROPPED, "shutdown")
+        with self._emitting:
+            left, self._gave_up = list(self._open.values()), True
+        try:
+            for frame in left:
+                self._end_unscored(frame, Outcome.FAILED, "shutdown")
+        except LedgerError as error:
+            self._cause = self._cause or error
+
+    def _emit(
+        self,
+        frame: Frame,
+        verdicts: list[BoxVerdict],
+        outcome: Outcome,
+        reason: str,
+        stages: StageTimes,
+        box_outcomes: list[Outcome],
+    ) -> None:
+        kind, why = worst(verdicts) if verdicts else (VerdictKind.UNKNOWN, reason)
+        said = FrameVerdict(
+            camera=frame.camera,
+            frame_id=frame.frame_id,
+            part_id=frame.part_id,
+            verdict=kind,
+            reason=why,
+            boxes=tuple(verdicts),
+            outcome=outcome,
+            captured_ns=frame.captured_ns,
+            threshold=self._decider.threshold,
+            model=self._model,
+            engine=self._engine_name,
+            stages=stages,
+        )
+        with self._emitting:
+            if self._gave_up and frame.entry not in self._open:
+                return  # `close` could not wait for it, and has answered it already
+            self.ledger.close(
+                frame.camera, frame.entry, outcome, reason, None if frame.boxes is None else box_outcomes
+            )
+            self._open.pop(frame.entry, None)
+            for write in (*(sink.write for sink in self._sinks), *((frame.reply,) if frame.reply else ())):
+                self._deliver(write, said)
+
+    def _deliver(self, write: Callable[[FrameVerdict], None], said: FrameVerdict) -> None:
+        try:
+            write(said)
+        except Exception:
+            self.sink_errors += 1
+            log.exception("a verdict of camera %s could not be delivered", said.camera)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except BaseException as error:
+            log.critical("%s died", step.__name__, exc_info=True)
+            self._cause = error
+            self._intake.close()
+            self.broken.set()
+
+
+def _targets(frame: Frame) -> list[Box | None]:
+    if frame.boxes is None:
+        return [None]
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in frame.boxes.tolist()]
+
+
+def _in_time(frame: Frame, verdict: BoxVerdict, now_ns: int) -> tuple[BoxVerdict, Outcome]:
+    """A score that came too late, or is none, does not count: the verdict becomes unknown."""
+    if verdict.score is None:
+        return verdict, Outcome.FAILED
+    if frame.deadline_ns is not None and now_ns > frame.deadline_ns:
+        late = BoxVerdict(
+            box=verdict.box,
+            verdict=VerdictKind.UNKNOWN,
+            reason="late",
+            score=verdict.score,
+            p_value=verdict.p_value,
+        )
+        return late, Outcome.EXPIRED
+    return verdict, Outcome.SCORED

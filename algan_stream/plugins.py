@@ -1,0 +1,90 @@
+"""Finds plugins by file name: `kind: video` in section `source` is `algan_stream/sources/video.py`.
+
+A plugin is one module with `Config`, a msgspec Struct that refuses unknown keys, and `create`. Other packages
+add theirs through an entry-point group of the same name (`algan_stream.sources`: `NAME = "module"`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, Literal
+
+import msgspec
+
+from algan_stream.errors import ConfigError, PluginError
+
+Group = Literal["sources", "boxes", "engines", "sinks"]
+#: Modules of a group's folder that are no plugins.
+_HELPERS = frozenset({"base", "gate"})
+
+
+def kinds(group: Group) -> list[str]:
+    """Names of the plugins of a group that are installed, sorted."""
+    package = importlib.import_module(f"algan_stream.{group}")
+    own = {m.name for m in pkgutil.iter_modules(package.__path__)} - _HELPERS
+    return sorted(own | {entry.name for entry in entry_points(group=f"algan_stream.{group}")})
+
+
+def load(group: Group, section: dict[str, Any], path: str) -> tuple[ModuleType, Any]:
+    """Imports the plugin that a configuration section names, and types the section.
+
+    Args:
+        group: Kind of plugin.
+        section: The section as read from YAML, with the key `kind`.
+        path: Where it stands in the file, for messages (`cameras[1].source`).
+
+    Returns:
+        The plugin's module and its typed configuration.
+
+    Raises:
+        PluginError: The kind is unknown, or a library that it needs is missing.
+        ConfigError: A key is unknown, missing or out of range.
+    """
+    kind = section.get("kind")
+    if not isinstance(kind, str) or kind not in kinds(group):
+        raise PluginError(f"{path}.kind: expected one of {', '.join(kinds(group))}, got {kind!r}")
+    module = _import(group, kind, path)
+    return module, convert(section, module.Config, path)
+
+
+def convert(section: Any, to: type[Any], path: str) -> Any:
+    """Types a configuration section strictly.
+
+    Raises:
+        ConfigError: A key is unknown, missing or out of range; the message starts with its path.
+    """
+    try:
+        return msgspec.convert(section, to)
+    except (msgspec.ValidationError, ConfigError) as error:
+        raise ConfigError(_located(str(error), path)) from error
+
+
+def _import(group: Group, kind: str, path: str) -> ModuleType:
+    try:
+        for entry in entry_points(group=f"algan_stream.{group}", name=kind):
+            return importlib.import_module(entry.value)
+        return importlib.import_module(f"algan_stream.{group}.{kind}")
+    except ModuleNotFoundError as error:
+        raise PluginError(
+            f"{path}.kind: {kind} needs the Python package {error.name}; install it and try again"
+        ) from error
+    except ImportError as error:
+        raise PluginError(f"{path}.kind: {kind} cannot be loaded: {error}") from error
+
+
+def _located(message: str, path: str) -> str:
+    """Turns msgspec's `… - at `$.a[0].b`` and `unknown field `x`` into `a[0].b.x: …`."""
+    text, _, where = message.partition(" - at `$")
+    where = where.rstrip("`").lstrip(".")
+    before, found, rest = text.partition("contains unknown field `")
+    if found:
+        key, text = rest.split("`")[0], "unknown key; remove it or correct its spelling"
+        where = f"{where}.{key}" if where else key
+    elif "missing required field `" in text:
+        key, text = text.split("`")[1], "is required but missing"
+        where = f"{where}.{key}" if where else key
+    full = f"{path}.{where}" if path and where and not where.startswith("[") else f"{path}{where}"
+    return f"{full}: {text}" if full else f"{before if found else text}"

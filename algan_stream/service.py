@@ -1,0 +1,167 @@
+"""A line as a running service: sources, pipeline and sinks around one gated engine."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from algan_stream import plugins
+from algan_stream.boxes.base import BoxFinder
+from algan_stream.bundle import Bundle, read_bundle
+from algan_stream.config import CameraConfig, LineConfig
+from algan_stream.engines.base import Engine
+from algan_stream.engines.gate import check_golden
+from algan_stream.errors import AlganError
+from algan_stream.intake import Backpressure
+from algan_stream.ledger import CameraAccount
+from algan_stream.pipeline import Pipeline
+from algan_stream.sinks.base import Sink
+from algan_stream.sources.base import Source, SourceContext
+
+log = logging.getLogger(__name__)
+
+
+def open_engine(bundle: Bundle, section: dict[str, Any] | None = None) -> Engine:
+    """Builds an engine and lets it through the golden gate.
+
+    Args:
+        bundle: What it shall serve.
+        section: Configuration section `engine`; by default OpenVINO in fp32.
+
+    Raises:
+        ConfigError: A key of the section is wrong.
+        EngineError: It cannot be built, or does not reproduce the golden logits.
+    """
+    module, config = plugins.load("engines", section or {"kind": "openvino"}, "engine")
+    engine: Engine = module.create(bundle, config)
+    try:
+        report = check_golden(bundle, engine)
+    except AlganError:
+        engine.close()
+        raise
+    log.info(
+        "%s reproduces %d golden images: largest difference %.2g of %.2g allowed",
+        engine.identity,
+        report.images,
+        report.max_logit_difference,
+        report.tolerance,
+    )
+    return engine
+
+
+class Service:
+    """Runs one line. Everything that can be checked is checked by the constructor.
+
+    Args:
+        line: The configuration.
+        extra_sinks: Sinks besides the configured ones, e.g. a live display; closed with the others.
+
+    Raises:
+        AlganError: Configuration, bundle, engine, a source or a sink cannot be used.
+    """
+
+    def __init__(self, line: LineConfig, extra_sinks: Sequence[Sink] = ()) -> None:
+        self._line = line
+        self._stop = threading.Event()
+        self._failed: list[BaseException] = []
+        self.bundle = read_bundle(line.bundle)
+        self.engine = open_engine(self.bundle, line.engine)
+        self.sinks: list[Sink] = list(extra_sinks)
+        self.sources: list[tuple[CameraConfig, Source, BoxFinder]] = []
+        try:
+            for i, section in enumerate(line.sinks):
+                module, config = plugins.load("sinks", section, f"sinks[{i}]")
+                self.sinks.append(module.create(config))
+            self.pipeline = Pipeline(self.bundle, self.engine, self.sinks, line.batch)
+            for i, camera in enumerate(line.cameras):
+                self._open_camera(camera, f"cameras[{i}]")
+        except BaseException:
+            self._close_all()
+            raise
+
+    def run(self) -> dict[str, CameraAccount]:
+        """Runs until every source has ended or `stop` is called; then scores what was received.
+
+        Returns:
+            The final accounts, with nothing in flight.
+
+        Raises:
+            AlganError: A part of the service broke.
+        """
+        threads = [
+            threading.Thread(target=self._feed, args=(source, boxes), name=f"source-{camera.id}", daemon=True)
+            for camera, source, boxes in self.sources
+        ]
+        self.pipeline.start()
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads):
+                if self.pipeline.broken.is_set():
+                    self.stop()
+                for thread in threads:
+                    thread.join(0.05)
+            self.pipeline.close(self._line.drain_timeout_s)
+        finally:
+            self._close_all()
+        if self._failed:
+            raise AlganError(f"a source broke: {self._failed[0]}") from self._failed[0]
+        return self.pipeline.ledger.snapshot()
+
+    def stop(self) -> None:
+        """Asks the sources to end; safe from signal handlers and other threads."""
+        self._stop.set()
+
+    def _open_camera(self, camera: CameraConfig, path: str) -> None:
+        box_module, box_config = plugins.load("boxes", camera.boxes, f"{path}.boxes")
+        module, config = plugins.load("sources", camera.source, f"{path}.source")
+
+        def open_lane(name: str, queue_size: int) -> None:
+            self.pipeline.open_camera(name, queue_size, camera.backpressure or default)
+
+        context = SourceContext(
+            camera.id, camera.deadline_ms, camera.queue_size, self.pipeline.ledger, open_lane
+        )
+        source: Source = module.create(config, context)
+        default: Backpressure = "drop_oldest" if source.live else "block"
+        open_lane(camera.id, camera.queue_size)
+        self.sources.append((camera, source, box_module.create(box_config)))
+
+    def _feed(self, source: Source, boxes: BoxFinder) -> None:
+        try:
+            for frame in source.frames(self._stop):
+                frame.boxes = boxes.find(frame)
+                self.pipeline.receive(frame)
+        except BaseException as error:
+            log.exception("a source broke")
+            self._failed.append(error)
+
+    def _close_all(self) -> None:
+        parts: list[Source | Sink | Engine] = [source for _, source, _ in self.sources]
+        for part in (*parts, *self.sinks, self.engine):
+            try:
+                part.close()
+            except Exception:
+                log.exception("%s could not be closed", type(part).__name__)
+
+
+@contextmanager
+def stop_on_signals(service: Service) -> Iterator[None]:
+    """Turns SIGTERM and SIGINT into a clean stop while the block runs; a second signal ends at once."""
+
+    def handler(number: int, _: FrameType | None) -> None:
+        log.info("%s: stopping; frames already received will still be scored", signal.Signals(number).name)
+        service.stop()
+        signal.signal(number, signal.SIG_DFL)
+
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)

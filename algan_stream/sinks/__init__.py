@@ -1,0 +1,1 @@
+"""Sinks: one file each. Each takes verdicts out of the service."""

@@ -1,0 +1,1 @@
+"""Sources: one file each. Each announces frames to the pipeline."""

@@ -1,0 +1,74 @@
+"""What every source is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from algan_stream.ledger import Ledger
+from algan_stream.types import Frame
+
+
+@dataclass(frozen=True)
+class SourceContext:
+    """What a source is given.
+
+    Attributes:
+        camera: The camera's configured name.
+        deadline_ms: The camera's deadline, counted from a frame's arrival, or None.
+        queue_size: Most frames that wait for a camera.
+        ledger: For counting frames that were lost before they arrived.
+        open_camera: Makes the queue of one more camera, for sources that serve several.
+    """
+
+    camera: str
+    deadline_ms: float | None
+    queue_size: int
+    ledger: Ledger
+    open_camera: Callable[[str, int], None]
+
+    def deadline_ns(self, own_ms: float | None = None) -> int | None:
+        """Deadline of a frame that arrives now: the nearer of the camera's and the frame's own."""
+        limits = [ms for ms in (self.deadline_ms, own_ms) if ms is not None]
+        return time.monotonic_ns() + round(min(limits) * 1e6) if limits else None
+
+
+class Source(ABC):
+    """Frames of one camera, or of several clients.
+
+    Construction checks everything that can be checked, and raises; a broken frame later is announced with
+    `Frame.fault` and never ends the stream.
+    """
+
+    #: Whether frames come at the camera's pace (then old ones are dropped when the queue is full) or wait.
+    live: ClassVar[bool] = False
+
+    @abstractmethod
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        """Yields frames until there are no more or `stop` is set; runs in a thread of its own."""
+
+    def close(self) -> None:  # noqa: B027  most sources hold nothing
+        """Frees the camera, after the last verdict on its frames. May be called twice."""
+
+
+class Pace:
+    """Releases frames at a steady rate.
+
+    Args:
+        fps: Frames per second; 0 = as fast as they are taken.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self._interval_s = 1.0 / fps if fps > 0 else 0.0
+        self._next = time.monotonic()
+
+    def wait(self, stop: threading.Event) -> bool:
+        """Waits for the next frame's time; returns False when `stop` was set instead."""
+        if self._interval_s == 0.0:
+            return not stop.is_set()
+        self._next = max(self._next + self._interval_s, time.monotonic() - self._interval_s)
+        return not stop.wait(max(0.0, self._next - time.monotonic()))

@@ -1,0 +1,278 @@
+"""Frames from other processes, by wire protocol v1 (see `wire.py`)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from socket import socketpair
+from typing import Literal
+
+import msgspec
+import numpy as np
+import zmq
+
+from algan_stream import endpoints, wire
+from algan_stream.config import CAMERA_NAME
+from algan_stream.errors import ConfigError, ProtocolError
+from algan_stream.sources.base import Source, SourceContext
+from algan_stream.types import Frame, FrameVerdict
+
+log = logging.getLogger(__name__)
+
+#: After a stop, frames that are already on their way are still taken (and answered) until none came for
+#: this long.
+_QUIET_S = 0.2
+_LONGEST_GOODBYE_S = 3.0
+#: How long the last results may take to leave before the process ends without them.
+_LINGER_MS = 3000
+#: Messages besides frames and results that may wait for a client, or from it.
+_CONTROL_MESSAGES = 100
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A source with `kind: zmq`.
+
+    Attributes:
+        bind: `ipc://PATH` or `tcp://ADDRESS:PORT`.
+        credits: Frames that one client may have without a result.
+        max_clients: Clients served at the same time.
+        max_frame_bytes: Largest frame; a bigger one is refused, and beyond a mebibyte closes that client's
+            connection before it is read.
+        insecure: Allow an address that other hosts reach, without encryption or authentication.
+    """
+
+    kind: Literal["zmq"] = "zmq"
+    bind: str
+    credits: int = 16
+    max_clients: int = 64
+    max_frame_bytes: int = 64 << 20
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, high in (
+            ("credits", self.credits, 4096),
+            ("max_clients", self.max_clients, 4096),
+            ("max_frame_bytes", self.max_frame_bytes, 1 << 31),
+        ):
+            if not 1 <= value <= high:
+                raise ValueError(f"{name}: expected 1 to {high}, got {value}")
+
+
+@dataclass
+class _Client:
+    identity: bytes
+    camera: str
+    next_id: int = 0
+    outstanding: set[int] = field(default_factory=set)
+
+
+class ZmqSource(Source):
+    """ROUTER socket, owned by the thread that runs `frames`; results come over a deque from other threads."""
+
+    live = False  # credits hold the clients back; nothing is dropped here
+
+    def __init__(self, config: Config, context: SourceContext) -> None:
+        self._config, self._context = config, context
+        # A context of its own: only its end makes sure that the last results are out before the process is.
+        self._zmq = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._zmq.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, max(config.max_frame_bytes, wire.MAX_HEADER_BYTES))
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a vanished client is an error we can count
+        self._socket.setsockopt(zmq.SNDTIMEO, 0)  # a client that does not read must not stop the others
+        self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
+        # Room for what credits allow, and a little more; whoever sends beyond that waits in his own memory.
+        self._socket.setsockopt(zmq.RCVHWM, config.credits + _CONTROL_MESSAGES)
+        self._socket.setsockopt(zmq.SNDHWM, config.credits + _CONTROL_MESSAGES)
+        for option in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT):
+            self._socket.setsockopt(option, 2000)
+        try:
+            self.endpoint = endpoints.bind(self._socket, config.bind, insecure=config.insecure)
+        except ConfigError:
+            self._zmq.destroy(linger=0)
+            raise
+        self._clients: dict[bytes, _Client] = {}
+        self._results: deque[tuple[_Client, FrameVerdict]] = deque()
+        self._wake_read, self._wake_write = socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        #: Refused messages by code, and results that found no client any more (`undeliverable`).
+        self.counts: Counter[str] = Counter()
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        """Yields frames of all clients; after `stop`, those still on their way."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._wake_read, zmq.POLLIN)
+        goodbye: float | None = None
+        last_frame = time.monotonic()
+        while True:
+            ready = dict(poller.poll(50))
+            self._send_results()
+            if self._socket in ready:
+                while (parts := self._receive()) is not None:
+                    if (frame := self._take(parts)) is not None:
+                        last_frame = time.monotonic()
+                        yield frame
+                        self._send_results()
+            now = time.monotonic()
+            if stop.is_set() and goodbye is None:
+                goodbye = now
+                for client in list(self._clients.values()):
+                    self._send(client.identity, wire.Closing())
+            if goodbye is not None and (
+                now - max(goodbye, last_frame) > _QUIET_S or now - goodbye > _LONGEST_GOODBYE_S
+            ):
+                return
+
+    def close(self) -> None:
+        """Sends the last results and closes the socket."""
+        if self._socket.closed:
+            return
+        self._send_results()
+        self._socket.close()
+        self._zmq.term()
+        self._wake_read.close()
+        self._wake_write.close()
+
+    # ---- from clients -----------------------------------------------------------------------------------
+
+    def _receive(self) -> list[zmq.Frame] | None:
+        try:
+            return self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+
+    def _take(self, parts: list[zmq.Frame]) -> Frame | None:
+        identity = parts[0].bytes
+        try:
+            if len(parts) < 2:
+                raise ProtocolError("message: expected a header, got none")
+            message = wire.decode_to_service(parts[1].buffer)
+            if isinstance(message, wire.Hello):
+                self._welcome(identity, message)
+                return None
+            if isinstance(message, wire.Bye):
+                self._clients.pop(identity, None)
+                return None
+        except ProtocolError as error:
+            self._refuse(identity, "malformed", str(error))
+            return None
+        client = self._clients.get(identity)
+        if client is None:
+            self._refuse(identity, "hello_first", "expected hello before the first frame", message.frame_id)
+            return None
+        return self._announced(client, message, parts)
+
+    def _welcome(self, identity: bytes, hello: wire.Hello) -> None:
+        camera = hello.camera or self._context.camera
+        if hello.version != wire.VERSION:
+            self._refuse(identity, "version", f"expected protocol {wire.VERSION}, got {hello.version}")
+            return
+        if not CAMERA_NAME.fullmatch(camera):
+            self._refuse(
+                identity, "camera", f"expected 1 to 64 letters, digits, '_', '.', '-', got {camera!r}"
+            )
+            return
+        for other in [c for c in self._clients.values() if c.camera == camera and c.identity != identity]:
+            # The usual case is a client that was killed and started again; its old self must not block it.
+            del self._clients[other.identity]
+            self._refuse(other.identity, "superseded", f"another client has taken over camera {camera}")
+        if len(self._clients) >= self._config.max_clients:
+            self._forget_the_vanished()
+        if len(self._clients) >= self._config.max_clients and identity not in self._clients:
+            self._refuse(identity, "full", f"expected at most {self._config.max_clients} clients")
+            return
+        self._clients[identity] = _Client(identity, camera)
+        self._context.open_camera(camera, max(self._context.queue_size, self._config.credits))
+        self._send(identity, self._welcome_to(camera))
+
+    def _welcome_to(self, camera: str) -> wire.Welcome:
+        return wire.Welcome(
+            version=wire.VERSION,
+            camera=camera,
+            credits=self._config.credits,
+            max_frame_bytes=self._config.max_frame_bytes,
+        )
+
+    def _forget_the_vanished(self) -> None:
+        """Only sending to it tells a ROUTER that a client was killed; a second welcome does no harm."""
+        for client in list(self._clients.values()):
+            self._send(client.identity, self._welcome_to(client.camera))
+
+    def _announced(self, client: _Client, header: wire.SendFrame, parts: list[zmq.Frame]) -> Frame | None:
+        if header.frame_id < client.next_id:
+            message = f"frame_id: expected {client.next_id} or more, got {header.frame_id}"
+            self._refuse(client.identity, "malformed", message, header.frame_id)
+            return None
+        if header.frame_id > client.next_id:
+            self._context.ledger.missed(client.camera, header.frame_id - client.next_id)
+        client.next_id = header.frame_id + 1
+        image, boxes, deadline_ms, fault = np.zeros((0, 0), np.uint8), None, None, ""
+        try:
+            if len(parts) != 3:
+                raise ProtocolError(f"message: expected header and payload, got {len(parts) - 1} parts")
+            deadline_ms, boxes = wire.deadline_of(header), wire.boxes_of(header)
+            if parts[2].buffer.nbytes > self._config.max_frame_bytes:
+                raise ProtocolError(f"payload: expected at most {self._config.max_frame_bytes} bytes")
+            image = wire.image_of(header, parts[2].buffer)
+            if len(client.outstanding) >= self._config.credits:
+                raise ProtocolError(f"credits: expected at most {self._config.credits} frames without result")
+        except ProtocolError as error:
+            self.counts["malformed"] += 1
+            fault = f"malformed_frame: {error}"
+        client.outstanding.add(header.frame_id)
+        return Frame(
+            camera=client.camera,
+            frame_id=header.frame_id,
+            image=image,
+            pixel_format=header.pixel_format,
+            captured_ns=header.captured_ns,
+            deadline_ns=self._context.deadline_ns(deadline_ms),
+            boxes=boxes,
+            part_id=header.part_id,
+            fault=fault,
+            reply=lambda verdict: self._result(client, verdict),
+        )
+
+    # ---- to clients -------------------------------------------------------------------------------------
+
+    def _result(self, client: _Client, verdict: FrameVerdict) -> None:
+        """Called from the pipeline's threads."""
+        self._results.append((client, verdict))
+        with suppress(BlockingIOError):  # the buffer is full of wake-ups already
+            self._wake_write.send(b"\0")
+
+    def _send_results(self) -> None:
+        with suppress(BlockingIOError):  # nothing but time woke us
+            self._wake_read.recv(4096)
+        while self._results:
+            client, verdict = self._results.popleft()
+            client.outstanding.discard(verdict.frame_id)
+            self._send(client.identity, wire.Result(verdict=verdict))
+
+    def _refuse(self, identity: bytes, code: str, message: str, frame_id: int | None = None) -> None:
+        self.counts[code] += 1
+        log.warning("client %s: %s: %s", identity.hex(), code, message)
+        self._send(identity, wire.Refusal(code=code, message=message, frame_id=frame_id))
+
+    def _send(self, identity: bytes, message: wire.ToClient) -> None:
+        try:
+            self._socket.send_multipart((identity, wire.encode(message)))
+        except zmq.ZMQError as error:  # gone, or not reading
+            self.counts["undeliverable"] += 1
+            if error.errno == zmq.EHOSTUNREACH:
+                self._clients.pop(identity, None)
+
+
+def create(config: Config, context: SourceContext) -> ZmqSource:
+    """Binds the socket.
+
+    Raises:
+        ConfigError: The endpoint cannot be bound, or is open to other hosts without `insecure`.
+    """
+    return ZmqSource(config, context)

@@ -1,0 +1,9 @@
+#include <pybind11/pybind11.h>
+
+#include "bind.h"
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "Native core of algan-stream; use algan_stream.preprocess.";
+  algan::bindings::bind_errors(m);
+  algan::bindings::bind_preprocess(m);
+}

@@ -1,0 +1,9 @@
+// What the processor offers and the operating system saves on a context switch; both are needed.
+#pragma once
+
+namespace algan::cpu {
+
+bool has_avx2();    // AVX2, FMA
+bool has_avx512();  // F, BW, DQ, VL, and all that has_avx2 asks for
+
+}  // namespace algan::cpu

@@ -1,0 +1,120 @@
+// Plain C++: the reference that every other path is compared with, and the path of machines
+// without a faster one. The five operations below are what a path consists of.
+#pragma once
+
+#include "box_job.h"
+
+namespace algan::cpu::ALGAN_PATH {
+
+struct FinishRow {
+  const float* upper[3];  // RGB
+  const float* lower[3];  // RGB; read only if kTwoRows
+  float upper_weight[3];  // with scale and gain
+  float lower_weight[3];
+  float bias[3];
+  float* out;  // first plane, this row
+  std::ptrdiff_t plane_floats;
+  std::int32_t size;
+  bool pooled;
+  bool stream;
+};
+
+// Two source rows and what they weigh, and those of the next output row, to be prefetched.
+struct RowPair {
+  const std::uint8_t* upper;
+  const std::uint8_t* lower;
+  const std::uint8_t* next_upper;
+  const std::uint8_t* next_lower;
+  float upper_weight;
+  float lower_weight;
+  std::int32_t red_plane;
+};
+
+template <bool kTwoRows>
+ALGAN_HD void finish_pixel(const FinishRow& f, std::int32_t i) {
+  float value[3];
+  for (int c = 0; c < 3; ++c) {
+    value[c] = normalise(f.upper[c][i], f.upper_weight[c], f.bias[c]);
+    if constexpr (kTwoRows) value[c] += f.lower[c][i] * f.lower_weight[c];
+    f.out[c * f.plane_floats + i] = value[c];
+  }
+  if (f.pooled) {
+    f.out[3 * f.plane_floats + i] = max3(value[0], value[1], value[2]);
+    f.out[4 * f.plane_floats + i] = mean3(value[0], value[1], value[2]);
+  }
+}
+
+struct ScalarOps {
+  // Factor that blend_columns leaves in its result.
+  static constexpr float kBlendGain = 1.0F;
+
+  // One source row, blended horizontally: planes[channel][x] = kBlendGain * value.
+  static void blend_columns(const AxisPlan& x, const std::uint8_t* source, std::int32_t channels,
+                            float* planes) {
+    for (std::int32_t i = 0; i < x.size; ++i) {
+      const Tap& tap = x.taps[i];
+      const std::uint8_t* left = source + static_cast<std::ptrdiff_t>(tap.start) * channels;
+      const std::uint8_t* right = left + static_cast<std::ptrdiff_t>(tap.count - 1) * channels;
+      const float left_weight = tap.unit * tap.first;
+      const float right_weight = tap.unit * tap.last;
+      for (std::int32_t c = 0; c < channels; ++c) {
+        planes[c * x.padded_size + i] =
+            left_weight * static_cast<float>(left[c]) + right_weight * static_cast<float>(right[c]);
+      }
+    }
+  }
+
+  // Whether sum_rows can filter this axis at all.
+  static bool can_sum_rows(const AxisPlan&) { return true; }
+
+  // What sum_columns leaves in its result: value = (result * column_gain(x) + kSumOffset) * gain,
+  // gain being what sum_rows returned.
+  static constexpr float kSumOffset = 0.0F;
+  static float column_gain(const AxisPlan&) { return 1.0F; }
+
+  // The rows of one vertical tap, added up, one number for each byte; returns the gain.
+  static float sum_rows(const Tap& tap, double, const std::uint8_t* source, std::ptrdiff_t stride,
+                        std::int32_t bytes, void* sums) {
+    auto* row = static_cast<float*>(sums);
+    const std::uint8_t* last = source + stride * (tap.count - 1);
+    for (std::int32_t i = 0; i < bytes; ++i) {
+      row[i] = tap.first * static_cast<float>(source[i]) + tap.last * static_cast<float>(last[i]);
+    }
+    for (std::int32_t k = 1; k < tap.count - 1; ++k) {
+      const std::uint8_t* middle = source + stride * k;
+      for (std::int32_t i = 0; i < bytes; ++i) row[i] += static_cast<float>(middle[i]);
+    }
+    return tap.unit;
+  }
+
+  // A vertically filtered row, filtered horizontally: planes[channel][x].
+  static void sum_columns(const AxisPlan& x, const void* sums, std::int32_t channels,
+                          float* planes) {
+    const auto* row = static_cast<const float*>(sums);
+    for (std::int32_t i = 0; i < x.size; ++i) {
+      const Tap& tap = x.taps[i];
+      const float* first = row + static_cast<std::ptrdiff_t>(tap.start) * channels;
+      const float* last = first + static_cast<std::ptrdiff_t>(tap.count - 1) * channels;
+      for (std::int32_t c = 0; c < channels; ++c) {
+        float sum = tap.first * first[c] + tap.last * last[c];
+        for (const float* p = first + channels; p < last; p += channels) sum += p[c];
+        planes[c * x.padded_size + i] = sum * tap.unit;
+      }
+    }
+  }
+
+  // Blend two rows or take one, normalise, append maximum and mean.
+  template <bool kTwoRows>
+  static void finish_row(const FinishRow& f) {
+    for (std::int32_t i = 0; i < f.size; ++i) finish_pixel<kTwoRows>(f, i);
+  }
+
+  // Whether finish_row_pair(x, RowPair, FinishRow) does, for colour, all that blend_columns and
+  // finish_row do without storing rows in between; f.upper_weight then holds scale and gain only.
+  static constexpr bool kBlendsRowPairs = false;
+
+  // After the last row of a crop.
+  static void finish_box() {}
+};
+
+}  // namespace algan::cpu::ALGAN_PATH

@@ -1,0 +1,16 @@
+// Errors of the core. The bindings map them onto algan_stream.errors.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace algan {
+
+// An image, a box, a buffer or a setting that the caller gave cannot be used.
+// The message says what was expected, what came, and how to mend it.
+class InputError : public std::invalid_argument {
+ public:
+  explicit InputError(const std::string& message) : std::invalid_argument(message) {}
+};
+
+}  // namespace algan

@@ -1,0 +1,1 @@
+"""Putting bundles to work on a machine, and telling what that machine can do."""

@@ -1,0 +1,115 @@
+"""The subcommands that no other test runs: demo, doctor, bundle, calibrate, bench; in-process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from algan_stream.bundle import read_bundle
+from algan_stream.cli import app
+from algan_stream.demo.parts import render_part
+from algan_stream.errors import CalibrationError, ConfigError
+from bundles import make_bundle
+
+runner = CliRunner()
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    result = runner.invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for seed in range(40):
+        Image.fromarray(render_part(seed, size_px=48).image[..., ::-1]).save(folder / f"{seed:02}.png")
+    return folder
+
+
+def test_the_shipped_bundle_is_small_whole_and_good_enough_to_show() -> None:
+    bundle = read_bundle("demo")
+    size = sum(path.stat().st_size for path in bundle.path.rglob("*"))
+    assert size <= 1_000_000
+    assert bundle.manifest.provenance["metrics"]["test_auroc"] >= 0.85
+
+
+def test_demo_judges_parts_and_its_ledger_adds_up() -> None:
+    shown = call("demo", "--seconds", 2, "--fps", 50)
+    assert "Ledger" in shown
+    frames = next(line for line in shown.splitlines() if "frames" in line and "│" in line)
+    received, scored, dropped, expired, failed, in_flight = (int(n) for n in frames.split("│")[3:9])
+    assert received == 100
+    assert scored + dropped + expired + failed == 100
+    assert in_flight == 0
+
+
+def test_doctor_finds_this_machine_able_to_serve() -> None:
+    report = json.loads(call("doctor", "--json"))
+    assert report["ok"]
+    states = {finding["name"]: finding["state"] for finding in report["findings"]}
+    assert states["simd"] == states["engine openvino"] == states["golden gate"] == "ok"
+
+
+def test_bundle_show_prints_the_manifest() -> None:
+    manifest = json.loads(call("bundle", "show", "demo", "--json"))
+    assert manifest["model_kind"] == "algan-image"
+    assert "discriminator.onnx" in manifest["files"]
+    assert "threshold" in call("bundle", "show", "demo")
+
+
+def test_calibrate_writes_a_threshold_that_rejects_the_wanted_share(tmp_path: Path, parts: Path) -> None:
+    path = make_bundle(tmp_path / "bundle", calibrated=False).path
+    said = json.loads(call("calibrate", path, parts, "--false-reject-rate", 0.1, "--json"))
+    assert said["n"] == 40
+    rejected = [
+        line for line in call("score", path, parts, "--jsonl", code=10).splitlines() if '"reject"' in line
+    ]
+    assert 1 <= len(rejected) <= 4
+    assert read_bundle(path).manifest.calibration is not None
+
+
+def test_calibrate_refuses_what_the_images_cannot_support(tmp_path: Path, parts: Path) -> None:
+    path = make_bundle(tmp_path / "bundle").path
+    before = (path / "manifest.json").read_bytes()
+    with pytest.raises(CalibrationError, match="needs at least 999 good images, got 40"):
+        call("calibrate", path, parts, "--false-reject-rate", 0.001)
+    with pytest.raises(ConfigError, match="either --false-reject-rate or --threshold"):
+        call("calibrate", path, parts)
+    assert (path / "manifest.json").read_bytes() == before
+
+
+def test_calibrate_takes_a_raw_threshold(tmp_path: Path, parts: Path) -> None:
+    path = make_bundle(tmp_path / "bundle").path
+    call("calibrate", path, parts, "--threshold", 1.5)
+    calibration = read_bundle(path).manifest.calibration
+    assert calibration is not None
+    assert (calibration.method, calibration.threshold) == ("raw", 1.5)
+
+
+@pytest.mark.parametrize(
+    ("which", "peers"),
+    [
+        (("preprocess", "--repeats", 3), {"opencv+numpy", "blobfromimage+numpy", "memory-copy"}),
+        (("engine", "--seconds", 0.2), {"bare-engine"}),
+        (("pipeline", "--seconds", 0.5), {"bare-engine"}),
+    ],
+)
+def test_bench_rows_have_what_other_tools_rely_on(
+    tmp_path: Path, which: tuple[object, ...], peers: set[str]
+) -> None:
+    file = tmp_path / "rows.json"
+    call("bench", *which, "--json", file)
+    rows = json.loads(file.read_text())
+    assert {row["peer"] for row in rows} == peers
+    for row in rows:
+        assert set(row) == {"case", "subject", "value", "unit", "peer", "peer_value", "ratio"}
+        assert row["value"] > 0
+        assert row["ratio"] > 0

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from algan_stream.bundle import Bundle, read_bundle
+from algan_stream.calibration import calibrate
+from algan_stream.engines.gate import check_golden
+from algan_stream.engines.openvino import Config as EngineConfig
+from algan_stream.engines.openvino import create
+from algan_stream.errors import CalibrationError
+from algan_trainer import export
+from algan_trainer.config import Config
+from algan_trainer.evaluate import auroc_of
+from algan_trainer.export import ExportError
+from algan_trainer.networks import Discriminator, anomaly_scores, initialise
+from algan_trainer.onnx_graph import write_onnx
+from algan_trainer.report import read_split
+from algan_trainer.run import Request, run
+
+
+def train(config: Config, data: Path, out: Path, **changes: Any) -> Bundle:
+    request = Request(data=data, out=out, work_dir=out.with_name("work"), threads=1, **changes)
+    return run(config, {"epochs": 2}, request)
+
+
+@pytest.mark.parametrize("size", [32, 64, 256])
+def test_onnx_reproduces_pytorch(size: int, tmp_path: Path) -> None:
+    network = Discriminator(size, 4, 5)
+    initialise(network, torch.Generator().manual_seed(0))
+    write_onnx(network, (5, size, size), tmp_path / "d.onnx")
+    inputs = torch.randn(3, 5, size, size, generator=torch.Generator().manual_seed(1))
+    session = onnxruntime.InferenceSession(tmp_path / "d.onnx", providers=["CPUExecutionProvider"])
+    for count in (1, 3):  # N is free
+        logits = session.run(["logit"], {"input": inputs[:count].numpy()})[0]
+        assert logits.shape == (count,)
+        assert np.abs(logits + anomaly_scores(network, inputs[:count])).max() < 1e-5
+
+
+def test_onnx_is_plain(tmp_path: Path) -> None:
+    network = Discriminator(32, 4, 5)
+    initialise(network, torch.Generator().manual_seed(0))
+    write_onnx(network, (5, 32, 32), tmp_path / "d.onnx")
+    model = onnx.load(tmp_path / "d.onnx")
+    assert [node.op_type for node in model.graph.node] == ["Conv", "LeakyRelu"] * 3 + ["Conv", "Reshape"]
+    assert model.opset_import[0].version == 17
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+
+
+def test_bundle_is_complete(tiny: Config, mvtec: Path, tmp_path: Path) -> None:
+    train(tiny, mvtec, tmp_path / "b", name="gear wheel")
+    bundle = read_bundle(tmp_path / "b")
+    manifest, golden = bundle.manifest, bundle.golden()
+    assert manifest.name == "gear wheel"
+    assert manifest.files.keys() == {
+        "discriminator.onnx",
+        "golden.npz",
+        "report/training_curve.csv",
+        "report/scores.csv",
+        "report/split.csv",
+    }
+    assert golden.images_rgb.shape == (len(golden.logits), 32, 32, 3)
+    assert golden.images_rgb.dtype == np.uint8
+    assert manifest.tolerance.keys() == {"fp32", "bf16"}
+    assert 0 < manifest.tolerance["fp32"] <= manifest.tolerance["bf16"] < 1
+    provenance = manifest.provenance
+    assert provenance["data"]["counts"]["train"] == {"good": 12, "anomalous": 0}
+    assert provenance["metrics"].keys() == {"validation_auroc", "test_auroc"}
+    assert provenance["checkpoint"]["rule"] == "best validation AUROC"
+    assert "openvino fp32" in provenance["parity"]
+    assert len(read_split(bundle.path / "report" / "split.csv")) == 30
+    assert not list(tmp_path.glob(".b-new-*"))
+
+
+def test_bundle_passes_its_gate_and_its_golden_images_stay_clear_of_the_threshold(
+    tiny: Config, mvtec: Path, tmp_path: Path
+) -> None:
+    bundle = train(tiny, mvtec, tmp_path / "b")
+    engine = create(bundle, EngineConfig(threads=1))
+    try:
+        assert check_golden(bundle, engine).max_input_difference == 0
+    finally:
+        engine.close()
+    assert bundle.manifest.calibration is not None
+    distance = np.abs(-bundle.golden().logits - bundle.manifest.calibration.threshold)
+    assert distance.min() > 0
+
+
+def test_calibration_is_by_images_not_trained_on(tiny: Config, good_folder: Path, tmp_path: Path) -> None:
+    bundle = train(tiny, good_folder, tmp_path / "b")
+    calibration = bundle.manifest.calibration
+    assert calibration is not None
+    assert len(calibration.good_scores) == 3
+    assert calibration == calibrate(calibration.good_scores, 0.25)  # 1 / (n + 1): the least 3 images support
+    rows = (bundle.path / "report" / "scores.csv").read_text().splitlines()[1:]
+    assert all(",calibration,good," in row for row in rows)
+    assert bundle.manifest.provenance["metrics"] == {"validation_auroc": None, "test_auroc": None}
+    assert bundle.manifest.provenance["checkpoint"] == {"rule": "last epoch", "epoch": 2}
+
+
+def test_unsupported_rate_is_refused_at_once(tiny: Config, good_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match="needs at least 99 good images"):
+        train(tiny, good_folder, tmp_path / "b", false_reject_rate=0.01)
+    assert not (tmp_path / "b").exists()
+    assert not list(tmp_path.glob(".b-new-*"))
+    assert not list((tmp_path / "work").glob("*.npz"))  # refused before training
+
+
+def test_best_checkpoint_is_what_is_exported(tiny: Config, mvtec: Path, tmp_path: Path) -> None:
+    bundle = train(tiny, mvtec, tmp_path / "b")
+    with (bundle.path / "report" / "scores.csv").open() as file:
+        rows = [line.strip().split(",") for line in file][1:]
+    validation = [row for row in rows if row[1] == "validation"]
+    by_file = auroc_of([float(r[3]) for r in validation], [r[2] != "good" for r in validation])
+    assert by_file == pytest.approx(bundle.manifest.provenance["metrics"]["validation_auroc"])
+
+
+def test_a_wrong_graph_is_not_exported(
+    tiny: Config, good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores: Callable[..., Any] = export._openvino_scores
+    monkeypatch.setattr(export, "_openvino_scores", lambda *arguments: scores(*arguments) + 0.5)
+    with pytest.raises(ExportError, match=r"openvino fp32: logits differ from PyTorch's by 0\.5"):
+        train(tiny, good_folder, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+    assert not list(tmp_path.glob(".b-new-*"))

@@ -1,0 +1,153 @@
+"""The DCGAN-like pair of ALGAN-image (paper, section 4.1).
+
+One transposed convolution / convolution for each halving between the image and 4×4, and one more for the
+last 4×4 step: seven of each at 256×256, six at 128×128. Widths are not given in the paper; ours double with
+every halving from `width` up to `16 × width`, which at 256×256 and width 32 costs 0.65 GMAC an image.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812  (everyone's name for it)
+from torch import Tensor, nn
+
+LEAKY_SLOPE = 0.2
+#: Power iterations at the start, so that the first forward already divides by a good estimate.
+INITIAL_POWER_ITERATIONS = 20
+
+
+def stage_channels(size_px: int, width: int) -> list[int]:
+    """Returns the channels at size_px/2, size_px/4, …, 4: [w, 2w, 4w, …], at most 16w."""
+    return [min(width * 2**i, width * 16) for i in range(int(math.log2(size_px)) - 2)]
+
+
+def append_pooled(rgb: Tensor) -> Tensor:
+    """(N, 3, H, W) → (N, 5, H, W): appends channel-wise maximum and mean, as `_core` does for real images."""
+    return torch.cat((rgb, rgb.amax(1, keepdim=True), rgb.mean(1, keepdim=True)), dim=1)
+
+
+class Generator(nn.Module):
+    """Latent (N, latent_dim) → image (N, channels, size_px, size_px) in −1..1.
+
+    Transposed convolutions with BN + ReLU; tanh and no BN on the output. With `pooled`, it paints three
+    channels and computes maximum and mean from them, so that these can never disagree with the colours.
+    """
+
+    def __init__(self, size_px: int, width: int, latent_dim: int, channels: int, *, pooled: bool) -> None:
+        super().__init__()
+        self.pooled = pooled
+        inner = stage_channels(size_px, width)[::-1]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, inner[0], 4, bias=False)]  # 1×1 → 4×4
+        for before, after in pairwise(inner):
+            layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True)]
+            layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)]
+        layers += [nn.BatchNorm2d(inner[-1]), nn.ReLU(inplace=True)]
+        layers += [nn.ConvTranspose2d(inner[-1], channels, 4, stride=2, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z: (N, latent_dim)."""
+        image: Tensor = self.layers(z[:, :, None, None])
+        return append_pooled(image) if self.pooled else image
+
+
+class SpectralConv2d(nn.Module):
+    """4×4 convolution whose weight is divided by its largest singular value (Miyato et al. 2018).
+
+    Each forward in training mode takes one power iteration; evaluation uses the vectors as they stand and
+    leaves them alone. Written out because it is 20 lines, exports by `folded_weight`, and keeps its vectors
+    as plain buffers that a checkpoint holds.
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int, padding: int) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, padding
+        self.weight = nn.Parameter(torch.empty(channels_out, channels_in, 4, 4))
+        self.bias = nn.Parameter(torch.zeros(channels_out))
+        self.register_buffer("u", torch.empty(channels_out))
+        self.register_buffer("v", torch.empty(channels_in * 16))
+
+    @torch.no_grad()
+    def power_iteration(self) -> None:
+        """Moves u and v one step towards the first singular vectors of the weight as (out, in·16)."""
+        # Frozen first: autograd may still hold the previous u and v for a backward pass.
+        matrix = self.weight.flatten(1)
+        self.v = F.normalize(matrix.mT @ self.u, dim=0, eps=1e-12)
+        self.u = F.normalize(matrix @ self.v, dim=0, eps=1e-12)
+
+    def folded_weight(self) -> Tensor:
+        """The weight divided by σ = uᵀWv, (out, in, 4, 4); gradients flow through σ as well."""
+        sigma = torch.dot(self.u, torch.mv(self.weight.flatten(1), self.v))
+        return self.weight / sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, in, H, W)."""
+        with torch.autocast("cpu", enabled=False):  # σ in bf16 would wobble by 1 %
+            if self.training:
+                self.power_iteration()
+            weight = self.folded_weight()
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+class Discriminator(nn.Module):
+    """Image (N, channels, size_px, size_px) → logit (N,): high for real normal images.
+
+    No batch norm, so that real, fake and buffered images can share one batch without seeing each other.
+    """
+
+    def __init__(self, size_px: int, width: int, channels: int) -> None:
+        super().__init__()
+        planes = [channels, *stage_channels(size_px, width)]
+        halvings = [SpectralConv2d(a, b, stride=2, padding=1) for a, b in pairwise(planes)]
+        self.convs = nn.ModuleList([*halvings, SpectralConv2d(planes[-1], 1, stride=1, padding=0)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, channels, size_px, size_px)."""
+        for conv in self.convs[:-1]:
+            x = F.leaky_relu(conv(x), LEAKY_SLOPE, inplace=True)
+        logit: Tensor = self.convs[-1](x)  # (N, 1, 1, 1)
+        return logit.flatten()
+
+    def spectral_convs(self) -> list[SpectralConv2d]:
+        """The convolutions from image to logit."""
+        return [conv for conv in self.convs if isinstance(conv, SpectralConv2d)]
+
+
+def initialise(network: nn.Module, rng: torch.Generator) -> None:
+    """Draws fresh weights, all from `rng`, in PyTorch's default distribution, and settles the spectral norms.
+
+    The paper does not say how it starts. DCGAN's N(0, 0.02²) was tried and is worse: spectral norm divides
+    the weights away but not Adam's steps, so the scale of D's weights is its learning rate's inverse. With
+    0.02 (MTD, width 16, 64 px and 128 px), D was outrun and at chance against its own fakes by epoch 64.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.ConvTranspose2d, SpectralConv2d)):
+            bound = 1.0 / math.sqrt(module.weight[0].numel())  # PyTorch takes the second axis for the inputs
+            nn.init.uniform_(module.weight, -bound, bound, generator=rng)
+            if module.bias is not None:
+                nn.init.uniform_(module.bias, -bound, bound, generator=rng)
+        if isinstance(module, SpectralConv2d):
+            nn.init.normal_(module.u, generator=rng)
+            for _ in range(INITIAL_POWER_ITERATIONS):
+                module.power_iteration()
+
+
+@torch.no_grad()
+def anomaly_scores(network: Discriminator, images: Tensor, batch_size: int = 32) -> npt.NDArray[np.float64]:
+    """Scores (N, C, H, W) float32 images: (N,) of −logit, higher is more anomalous (paper, Fig. 5).
+
+    In float32 whatever training computes in, as the exported model will; leaves the network as it was.
+    """
+    was_training = network.training
+    network.eval()
+    logits = [network(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
+    network.train(was_training)
+    return -torch.cat(logits).double().numpy() if logits else np.empty(0)
