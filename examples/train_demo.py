@@ -16,8 +16,7 @@ from algan_stream import demo
 from algan_stream.demo.parts import write_dataset
 
 RUNS = Path("runs")
-#: 64 px and width 16 keep the bundle below 1 MB.
-TRAIN = ("--size", "64", "--width", "16", "--epochs", "256", "--seed", "0", "--name", "demo flange")
+CONFIG = Path(__file__).with_name("train_demo.toml")
 
 
 def main() -> None:
@@ -25,15 +24,10 @@ def main() -> None:
     data, bundle = RUNS / "demo-data", RUNS / "demo"
     if not data.exists():
         write_dataset(data, good=600, test_good=240, test_defective=280, size_px=128, seed=1)
-    command = [
-        str(Path(sys.executable).with_name("algan-stream")),
-        "train",
-        str(data),
-        "--out",
-        str(bundle),
-        *TRAIN,
-    ]
-    subprocess.run([*command, "--resume"], check=True)
+    algan_stream = Path(sys.executable).with_name("algan-stream")
+    command = [str(algan_stream), "train", str(data), "--out", str(bundle), "--config", str(CONFIG)]
+    resume = ["--resume"] if Path(f"{bundle}.training").exists() else []
+    subprocess.run([*command, "--name", "demo flange", *sys.argv[1:], *resume], check=True)
     shipped = Path(demo.__file__).parent / "bundle"
     shutil.rmtree(shipped, ignore_errors=True)
     shutil.copytree(bundle, shipped)

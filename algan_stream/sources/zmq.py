@@ -87,7 +87,7 @@ class ZmqSource(Source):
         self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
         # Room for what credits allow, and a little more; whoever sends beyond that waits in his own memory.
         self._socket.setsockopt(zmq.RCVHWM, config.credits + _CONTROL_MESSAGES)
-        self._socket.setsockopt(zmq.SNDHWM, config.credits + _CONTROL_MESSAGES)
+        self._socket.setsockopt(zmq.SNDHWM, max(1000, config.credits + _CONTROL_MESSAGES))
         for option in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT):
             self._socket.setsockopt(option, 2000)
         try:

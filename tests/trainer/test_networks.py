@@ -70,6 +70,13 @@ def test_fresh_weights_are_spread_as_pytorchs_own_and_come_from_the_given_genera
         assert torch.equal(mine.weight, twin.weight)
 
 
+def test_dcgans_fresh_weights_have_its_spread() -> None:
+    network = Discriminator(64, 16, 5)
+    initialise(network, rng(), "dcgan")
+    for conv in network.spectral_convs():
+        assert conv.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
 def test_fresh_spectral_norms_are_already_close_to_one() -> None:
     network = Discriminator(64, 8, 5)
     initialise(network, rng())

@@ -65,8 +65,8 @@ def new_state(config: Config, images: Tensor) -> State:
     pooled = net.generator_emits == "rgb" and net.pooled_channels
     generator = Generator(net.size_px, net.width, net.latent_dim, 3 if pooled else channels, pooled=pooled)
     discriminator = Discriminator(net.size_px, net.width, channels)
-    initialise(generator, rng)
-    initialise(discriminator, rng)
+    initialise(generator, rng, net.init)
+    initialise(discriminator, rng, net.init)
     betas = (adam.beta1, adam.beta2)
     batches = math.ceil(len(images) / config.batch_size)
     held = batches if config.algan.latents_per == "sample" else 1

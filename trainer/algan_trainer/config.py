@@ -32,6 +32,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         pooled_channels: Give D the channel-wise maximum and mean besides red, green and blue.
         generator_emits: `rgb`: G paints three channels, and maximum and mean are computed from them as
             for real images; `all`: G paints all five, which then need not agree with each other.
+        init: Distribution of fresh weights, see `networks.initialise`.
     """
 
     size_px: int = 128
@@ -39,6 +40,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     latent_dim: int = 100
     pooled_channels: bool = True
     generator_emits: Literal["rgb", "all"] = "rgb"
+    init: Literal["pytorch", "dcgan"] = "pytorch"
 
     def __post_init__(self) -> None:
         sizes = ", ".join(map(str, SIZES_PX))

@@ -206,7 +206,9 @@ def _resumed(
 ) -> Journal:
     arrays, facts = saved
     journal = Journal(**facts["journal"])
-    before, now = facts["config"], msgspec.to_builtins(state.config)
+    # Typed first: a checkpoint from before an option existed was trained with that option's default.
+    before = msgspec.to_builtins(msgspec.convert(facts["config"], Config))
+    now = msgspec.to_builtins(state.config)
     changed = differences(before | _FREE_KEYS, now | _FREE_KEYS)
     if journal.data_hash != data_hash_now:
         changed.append(
