@@ -161,6 +161,7 @@ class Pipeline:
                     log.error("%s", error)
                     verdicts = [unknown("engine_error", box) for box in boxes]
                 self._judged_count += 1
+                self._intake.wake()  # the engine may be idle now, and an open batch need not wait any more
                 infer_ns = time.monotonic_ns() - batch.submitted_ns
                 self._batcher.engine_ns += (infer_ns - self._batcher.engine_ns) // 4
             self._settle(batch, verdicts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -16,7 +17,7 @@ from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.config import CameraConfig, LineConfig
 from algan_stream.engines.base import Engine
 from algan_stream.engines.gate import check_golden
-from algan_stream.errors import AlganError
+from algan_stream.errors import AlganError, InputError, LedgerError
 from algan_stream.intake import Backpressure
 from algan_stream.ledger import CameraAccount
 from algan_stream.pipeline import Pipeline
@@ -111,7 +112,22 @@ class Service:
             self._close_all()
         if self._failed:
             raise AlganError(f"a source broke: {self._failed[0]}") from self._failed[0]
+        return self.accounts()
+
+    def accounts(self) -> dict[str, CameraAccount]:
+        """The ledger at this moment.
+
+        Raises:
+            LedgerError: It does not add up.
+        """
         return self.pipeline.ledger.snapshot()
+
+    def refusals(self) -> dict[str, int]:
+        """Messages that sources refused, by code; they were no frames, or named none."""
+        total: Counter[str] = Counter()
+        for _, source, _ in self.sources:
+            total.update(source.counts)
+        return dict(total)
 
     def stop(self) -> None:
         """Asks the sources to end; safe from signal handlers and other threads."""
@@ -122,6 +138,8 @@ class Service:
         module, config = plugins.load("sources", camera.source, f"{path}.source")
 
         def open_lane(name: str, queue_size: int) -> None:
+            if name != camera.id and name in {other.id for other in self._line.cameras}:
+                raise InputError(f"camera {name} is another source's in this line")
             self.pipeline.open_camera(name, queue_size, camera.backpressure or default)
 
         context = SourceContext(
@@ -140,6 +158,8 @@ class Service:
         except BaseException as error:
             log.exception("a source broke")
             self._failed.append(error)
+            if isinstance(error, LedgerError):  # accounts that do not add up are worth nothing any more
+                self.stop()
 
     def _close_all(self) -> None:
         parts: list[Source | Sink | Engine] = [source for _, source, _ in self.sources]

@@ -45,7 +45,7 @@ class FakeEngine(Engine):
         spec: InputSpec = SPEC,
     ) -> None:
         identity = EngineIdentity("fake", "1", "none", "fp32", threads=1)
-        super().__init__(identity, spec.shape_chw, max_batch, slot_count=2 * streams + 1, streams=streams)
+        super().__init__(identity, spec, max_batch, slot_count=2 * streams + 1, streams=streams)
         #: Cleared: batches hang until it is set again.
         self.release = threading.Event()
         self.release.set()

@@ -136,3 +136,20 @@ def test_opening_a_lane_again_keeps_what_is_in_it() -> None:
     intake.open_lane("cam", 99, "block")
     assert _ids(intake.put(grey_frame(1))) == [(1, "queue_full")]
     assert _all(intake) == [0]
+
+
+def test_wake_ends_a_wait_that_has_a_limit_and_no_other() -> None:
+    intake = _intake("block")
+    intake.wake()
+    started = time.monotonic()
+    assert intake.take(timeout_s=30.0) is None
+    assert time.monotonic() - started < 10.0
+    taken: list[Frame | None] = []
+    waiter = threading.Thread(target=lambda: taken.append(intake.take(None)), daemon=True)
+    waiter.start()
+    intake.wake()
+    waiter.join(0.2)
+    assert waiter.is_alive()
+    intake.put(grey_frame(5))
+    waiter.join(10.0)
+    assert [frame.frame_id for frame in taken if frame] == [5]

@@ -14,8 +14,9 @@ from PIL import Image
 
 from algan_stream import service as service_module
 from algan_stream.bundle import Bundle
+from algan_stream.client import Client
 from algan_stream.config import LineConfig
-from algan_stream.errors import AlganError, ConfigError, GateError
+from algan_stream.errors import AlganError, ConfigError, GateError, ProtocolError
 from algan_stream.ledger import Tally
 from algan_stream.plugins import convert
 from algan_stream.service import Service
@@ -218,3 +219,23 @@ def test_the_second_signal_is_for_those_in_a_hurry(bundle: Bundle, engine: FakeE
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
         assert time.monotonic() - started < 20
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_no_client_sends_under_another_cameras_name(
+    bundle: Bundle, engine: FakeEngine, images: Path, tmp_path: Path
+) -> None:
+    endpoint = f"ipc://{tmp_path / 's'}"
+    line = _line(bundle, _folder(images, loop=True, fps=50), {"kind": "zmq", "bind": endpoint})
+    service = Service(line)
+    ended: list[Any] = []
+    thread = threading.Thread(target=lambda: ended.append(service.run()), daemon=True)
+    thread.start()
+    with pytest.raises(ProtocolError, match="camera cam0 is another source's in this line"):
+        Client(endpoint, "cam0")
+    with Client(endpoint) as client:
+        client.send(np.zeros((8, 8, 3), np.uint8))
+        assert len(list(client.drain(10))) == 1
+    service.stop()
+    thread.join(15)
+    assert ended[0]["cam1"].frames == Tally(received=1, scored=1)
+    assert service.refusals() == {"camera": 1}

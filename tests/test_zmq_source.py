@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 import time
@@ -406,3 +407,28 @@ def test_results_on_frames_taken_before_the_end_still_come(hosts: Callable[..., 
 def test_limits_of_the_configuration(key: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{key}: expected 1 to"):
         zmq_source.Config(bind="ipc://x", **{key: value})
+
+
+def test_a_client_cannot_take_the_name_of_another_sources_camera(hosts: Callable[..., Host]) -> None:
+    host = hosts()
+
+    def open_camera(name: str, size: int) -> None:
+        if name == "folder1":
+            raise InputError("camera folder1 is another source's in this line")
+        host.pipeline.open_camera(name, size, "block")
+
+    host.source._context = dataclasses.replace(host.source._context, open_camera=open_camera)
+    with pytest.raises(ProtocolError, match=r"refused \(camera\): camera folder1 is another source's"):
+        Client(host.endpoint, "folder1")
+    with Client(host.endpoint, "cam") as client:
+        client.send(_IMAGE)
+        assert len(list(client.drain(10))) == 1
+
+
+def test_names_of_cameras_are_bounded_but_known_ones_may_come_back(hosts: Callable[..., Host]) -> None:
+    host = hosts(max_cameras=2)
+    for camera in ("a", "b", "a"):
+        Client(host.endpoint, camera).close()
+    with pytest.raises(ProtocolError, match="expected at most 2 different cameras"):
+        Client(host.endpoint, "c")
+    assert host.source.counts["camera"] == 1

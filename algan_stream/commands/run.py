@@ -31,13 +31,19 @@ def run(
         for part in (*service.sinks, *(source for _, source, _ in service.sources))
         if (endpoint := getattr(part, "endpoint", None))
     ]
-    with stop_on_signals(service):
-        _say(json_, "ready", {"engine": str(service.engine.identity), "endpoints": endpoints})
-        accounts = service.run()
-    if json_:
-        _say(json_, "stopped", {"cameras": accounts, "sink_errors": service.pipeline.sink_errors})
-    else:
-        Console().print(account_table(accounts))
+    try:
+        with stop_on_signals(service):
+            _say(json_, "ready", {"engine": str(service.engine.identity), "endpoints": endpoints})
+            service.run()
+    finally:
+        accounts, refused = service.accounts(), service.refusals()  # also when a part of the service broke
+        if json_:
+            more = {"refused": refused, "sink_errors": service.pipeline.sink_errors}
+            _say(json_, "stopped", {"cameras": accounts, **more})
+        else:
+            Console().print(account_table(accounts))
+            if refused:
+                typer.echo("refused messages: " + ", ".join(f"{code} {n}" for code, n in refused.items()))
 
 
 def account_table(accounts: dict[str, CameraAccount]) -> Table:

@@ -97,7 +97,8 @@ class LiveDisplay(Sink):
             return ""
         return "   ".join(
             f"{camera}: received {a.frames.received} = scored {a.frames.scored} + "
-            f"dropped {a.frames.dropped} + expired {a.frames.expired} + failed {a.frames.failed} + in flight {a.frames.in_flight}"
+            f"dropped {a.frames.dropped} + expired {a.frames.expired} + failed {a.frames.failed} + "
+            f"in flight {a.frames.in_flight}"
             for camera, a in self.ledger.snapshot().items()
         )
 

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from algan_stream.errors import EngineError
+from algan_stream.preprocess import empty_slots
+from algan_stream.types import InputSpec
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Engine(ABC):
 
     Args:
         identity: What is running, and where.
-        shape_chw: Shape of one input.
+        spec: How its inputs are made, and with it their shape.
         max_batch: Most images in one slot.
         slot_count: Slots; more than `streams`, so that one can be filled while the others run.
         streams: Batches that run at the same time.
@@ -60,7 +62,7 @@ class Engine(ABC):
     def __init__(
         self,
         identity: EngineIdentity,
-        shape_chw: tuple[int, int, int],
+        spec: InputSpec,
         max_batch: int,
         slot_count: int,
         streams: int,
@@ -68,8 +70,10 @@ class Engine(ABC):
         self.identity = identity
         self.max_batch = max_batch
         self.streams = streams
-        self.shape_chw = shape_chw
-        self.slots = tuple(Slot(i, _aligned_float32((max_batch, *shape_chw))) for i in range(slot_count))
+        self.shape_chw = spec.shape_chw
+        self.slots = tuple(Slot(i, empty_slots(max_batch, spec)) for i in range(slot_count))
+        for slot in self.slots:
+            slot.inputs_nchw.fill(0.0)  # what is not initialised may hold denormals, which slow a warm-up
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for slot in self.slots:
             self._free.put(slot)
@@ -149,11 +153,3 @@ class Engine(ABC):
 
     @abstractmethod
     def _finish(self, slot: Slot, timeout_s: float) -> npt.NDArray[np.float32]: ...
-
-
-def _aligned_float32(shape: tuple[int, ...], alignment: int = 64) -> npt.NDArray[np.float32]:
-    """Zeros on a cache-line boundary, so that engines take the memory as it is and stores need no split."""
-    size = int(np.prod(shape)) * 4
-    raw = np.zeros(size + alignment, np.uint8)
-    offset = -raw.ctypes.data % alignment
-    return raw[offset : offset + size].view(np.float32).reshape(shape)

@@ -74,7 +74,7 @@ class OpenVinoEngine(Engine):
         version = ov.get_version().split("-")[0]
         super().__init__(
             EngineIdentity("openvino", version, "CPU", config.precision, threads),
-            bundle.manifest.input_spec.shape_chw,
+            bundle.manifest.input_spec,
             config.max_batch,
             slot_count=2 * streams + 1,
             streams=streams,

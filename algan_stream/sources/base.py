@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +23,8 @@ class SourceContext:
         deadline_ms: The camera's deadline, counted from a frame's arrival, or None.
         queue_size: Most frames that wait for a camera.
         ledger: For counting frames that were lost before they arrived.
-        open_camera: Makes the queue of one more camera, for sources that serve several.
+        open_camera: Makes the queue of one more camera, for sources that serve several; raises
+            InputError if the name belongs to another source.
     """
 
     camera: str
@@ -46,6 +48,10 @@ class Source(ABC):
 
     #: Whether frames come at the camera's pace (then old ones are dropped when the queue is full) or wait.
     live: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        #: What was refused before it became a frame, by code.
+        self.counts: Counter[str] = Counter()
 
     @abstractmethod
     def frames(self, stop: threading.Event) -> Iterator[Frame]:

@@ -41,7 +41,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class ConveyorSource(Source):
-    """Frames with a box for each part in view; `part_id` names them, each with the defect it was rendered with.
+    """Frames with a box for each part in view; `part_id` names them, with the defect they were rendered with.
 
     A part reads `17` or `17:scratch`; several in one frame are separated by spaces.
     """
@@ -49,6 +49,7 @@ class ConveyorSource(Source):
     live: ClassVar[bool] = True
 
     def __init__(self, config: Config, context: SourceContext) -> None:
+        super().__init__()
         self._config, self._context = config, context
         self._conveyor = Conveyor(config.seed, defect_rate=config.defect_rate)
 

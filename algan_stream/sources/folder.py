@@ -45,6 +45,7 @@ class FolderSource(Source):
     """Plays image files; `part_id` is the file's path below the folder."""
 
     def __init__(self, config: Config, context: SourceContext) -> None:
+        super().__init__()
         self._config, self._context = config, context
         self._root = Path(config.path)
         self._paths = list_images(config.path)

@@ -42,6 +42,7 @@ class VideoSource(Source):
     """Plays a video file frame by frame; `part_id` stays empty."""
 
     def __init__(self, config: Config, context: SourceContext) -> None:
+        super().__init__()
         self._config, self._context = config, context
         capture = _open(config.path)
         self._fps = self._own_rate(capture) if config.fps is None else config.fps

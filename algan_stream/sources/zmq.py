@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ import zmq
 
 from algan_stream import endpoints, wire
 from algan_stream.config import CAMERA_NAME
-from algan_stream.errors import ConfigError, ProtocolError
+from algan_stream.errors import ConfigError, InputError, ProtocolError
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.types import Frame, FrameVerdict
 
@@ -41,6 +41,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         bind: `ipc://PATH` or `tcp://ADDRESS:PORT`.
         credits: Frames that one client may have without a result.
         max_clients: Clients served at the same time.
+        max_cameras: Different names of cameras, over the whole life of the service.
         max_frame_bytes: Largest frame; a bigger one is refused, and beyond a mebibyte closes that client's
             connection before it is read.
         insecure: Allow an address that other hosts reach, without encryption or authentication.
@@ -50,6 +51,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     bind: str
     credits: int = 16
     max_clients: int = 64
+    max_cameras: int = 256
     max_frame_bytes: int = 64 << 20
     insecure: bool = False
 
@@ -57,6 +59,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         for name, value, high in (
             ("credits", self.credits, 4096),
             ("max_clients", self.max_clients, 4096),
+            ("max_cameras", self.max_cameras, 65_536),
             ("max_frame_bytes", self.max_frame_bytes, 1 << 31),
         ):
             if not 1 <= value <= high:
@@ -77,6 +80,7 @@ class ZmqSource(Source):
     live = False  # credits hold the clients back; nothing is dropped here
 
     def __init__(self, config: Config, context: SourceContext) -> None:
+        super().__init__()
         self._config, self._context = config, context
         # A context of its own: only its end makes sure that the last results are out before the process is.
         self._zmq = zmq.Context()
@@ -96,12 +100,11 @@ class ZmqSource(Source):
             self._zmq.destroy(linger=0)
             raise
         self._clients: dict[bytes, _Client] = {}
+        self._cameras: set[str] = set()  # all names ever used here; each costs memory for good
         self._results: deque[tuple[_Client, FrameVerdict]] = deque()
         self._wake_read, self._wake_write = socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
-        #: Refused messages by code, and results that found no client any more (`undeliverable`).
-        self.counts: Counter[str] = Counter()
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """Yields frames of all clients; after `stop`, those still on their way."""
@@ -173,10 +176,10 @@ class ZmqSource(Source):
         if hello.version != wire.VERSION:
             self._refuse(identity, "version", f"expected protocol {wire.VERSION}, got {hello.version}")
             return
-        if not CAMERA_NAME.fullmatch(camera):
-            self._refuse(
-                identity, "camera", f"expected 1 to 64 letters, digits, '_', '.', '-', got {camera!r}"
-            )
+        try:
+            self._open_camera(camera)
+        except InputError as error:
+            self._refuse(identity, "camera", str(error))
             return
         for other in [c for c in self._clients.values() if c.camera == camera and c.identity != identity]:
             # The usual case is a client that was killed and started again; its old self must not block it.
@@ -188,8 +191,15 @@ class ZmqSource(Source):
             self._refuse(identity, "full", f"expected at most {self._config.max_clients} clients")
             return
         self._clients[identity] = _Client(identity, camera)
-        self._context.open_camera(camera, max(self._context.queue_size, self._config.credits))
         self._send(identity, self._welcome_to(camera))
+
+    def _open_camera(self, camera: str) -> None:
+        if not CAMERA_NAME.fullmatch(camera):
+            raise InputError(f"expected 1 to 64 letters, digits, '_', '.', '-', got {camera!r}")
+        if camera not in self._cameras and len(self._cameras) >= self._config.max_cameras:
+            raise InputError(f"expected at most {self._config.max_cameras} different cameras")
+        self._context.open_camera(camera, max(self._context.queue_size, self._config.credits))
+        self._cameras.add(camera)
 
     def _welcome_to(self, camera: str) -> wire.Welcome:
         return wire.Welcome(

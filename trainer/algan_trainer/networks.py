@@ -8,8 +8,8 @@ every halving from `width` up to `16 × width`, which at 256×256 and width 32 c
 from __future__ import annotations
 
 import math
-from typing import Literal
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -124,7 +124,9 @@ class Discriminator(nn.Module):
         return [conv for conv in self.convs if isinstance(conv, SpectralConv2d)]
 
 
-def initialise(network: nn.Module, rng: torch.Generator, how: Literal["pytorch", "dcgan"] = "pytorch") -> None:
+def initialise(
+    network: nn.Module, rng: torch.Generator, how: Literal["pytorch", "dcgan"] = "pytorch"
+) -> None:
     """Draws fresh weights, all from `rng`, and settles the spectral norms.
 
     The paper does not say how it starts. It matters more than elsewhere: spectral norm divides the weights'
