@@ -27,7 +27,8 @@ def main() -> None:
     algan_stream = Path(sys.executable).with_name("algan-stream")
     command = [str(algan_stream), "train", str(data), "--out", str(bundle), "--config", str(CONFIG)]
     resume = ["--resume"] if Path(f"{bundle}.training").exists() else []
-    subprocess.run([*command, "--name", "demo flange", *sys.argv[1:], *resume], check=True)
+    options = ["--name", "demo flange", "--false-reject-rate", "0.05", *sys.argv[1:]]
+    subprocess.run([*command, *options, *resume], check=True)
     shipped = Path(demo.__file__).parent / "bundle"
     shutil.rmtree(shipped, ignore_errors=True)
     shutil.copytree(bundle, shipped)

@@ -24,12 +24,18 @@ Row = dict[str, Any]
 @app.command()
 def preprocess(
     json_: JsonFile = None,
-    repeats: Annotated[int, typer.Option(help="Times each is measured.", min=3)] = 30,
+    repeats: Annotated[int, typer.Option(help="Times each is measured.", min=3)] = 31,
+    fresh_frames: Annotated[
+        bool, typer.Option("--fresh-frames", help="Write each frame just before it is used.")
+    ] = False,
+    warm_heap: Annotated[
+        bool, typer.Option("--warm-heap", help="Spare the peers the page faults of their allocations.")
+    ] = False,
 ) -> None:
     """Frames and boxes to network input: our core against OpenCV with NumPy; one thread."""
     from algan_stream.commands.bench_preprocess import rows
 
-    _report(lambda: rows(repeats), json_)
+    _report(lambda: rows(repeats, fresh_frames=fresh_frames, warm_heap=warm_heap), json_)
 
 
 @app.command()

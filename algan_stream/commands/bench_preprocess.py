@@ -1,14 +1,19 @@
 """`algan-stream bench preprocess`: this core against OpenCV and NumPy, one thread each, side by side.
 
 Every round times all subjects of a case in turn, so that a busy machine slows them alike; the
-medians over the rounds are compared.
+medians over the rounds are compared. Every case has a process of its own, since what an earlier case
+allocated decides how dear memory is to the peers, which allocate their output. Two options show how much
+such circumstances matter: frames that were written just before, and a heap that keeps its memory.
 """
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +25,11 @@ from algan_stream.types import InputSpec
 
 Image = npt.NDArray[np.uint8]
 Planes = npt.NDArray[np.float32]
+Subject = Callable[[Image], object]
 
 FRAME_HEIGHT_PX, FRAME_WIDTH_PX = 1080, 1920
 SIDE_PX = 256
+FRAMES = 8
 BOXES = 64
 WARM_UP_ROUNDS = 2
 
@@ -42,33 +49,44 @@ class Case:
         return [frame[y0:y1, x0:x1] for x0, y0, x1, y1 in self.boxes.astype(int)]
 
 
-def rows(repeats: int = 31) -> list[dict[str, Any]]:
+def rows(repeats: int = 31, *, fresh_frames: bool = False, warm_heap: bool = False) -> list[dict[str, Any]]:
     """Measure every case.
 
     Args:
         repeats: Rounds over whole frames; boxes take a third of them, at least three.
+        fresh_frames: Give every call another of several frames, written just before the clock starts, as by
+            a camera's driver; otherwise all calls read one frame.
+        warm_heap: Make the allocator keep freed memory, as in a process that has handled large arrays;
+            otherwise the peers' output arrays cost page faults, as in one that has not.
 
     Returns:
         One row for each case and peer: `case`, `subject`, `value` and `peer_value` (medians, in
         `unit`), `peer`, and `ratio` = peer_value / value, above 1 where this core is faster.
     """
+    measured: list[dict[str, Any]] = []
+    for number in range(len(_cases())):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            measured += process.submit(_measure, number, repeats, fresh_frames, warm_heap).result()
+    return measured
+
+
+def _measure(number: int, repeats: int, fresh_frames: bool, warm_heap: bool) -> list[dict[str, Any]]:
     import cv2
 
-    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    try:
-        frame = _frame()
-        measured = []
-        for case in _cases():
-            rounds = repeats if case.boxes is None else max(3, repeats // 3)
-            measured += _compare(case, frame, rounds)
-        return measured
-    finally:
-        cv2.setNumThreads(threads)
+    case = _cases()[number]
+    if warm_heap:
+        # glibc takes larger blocks from the heap, and stops returning it, once one as large was freed.
+        np.ones(30_000_000, np.uint8)
+    frames = _frames(FRAMES if fresh_frames else 1)
+    rounds = repeats if case.boxes is None else max(3, repeats // 3)
+    return _compare(case, frames, rounds)
 
 
-def _frame() -> Image:
-    return np.random.default_rng(0).integers(0, 256, (FRAME_HEIGHT_PX, FRAME_WIDTH_PX, 3), np.uint8)
+def _frames(count: int) -> list[Image]:
+    rng = np.random.default_rng(0)
+    shape = (FRAME_HEIGHT_PX, FRAME_WIDTH_PX, 3)
+    return [rng.integers(0, 256, shape, np.uint8) for _ in range(count)]
 
 
 def _boxes(side_px: int) -> npt.NDArray[np.float32]:
@@ -79,11 +97,6 @@ def _boxes(side_px: int) -> npt.NDArray[np.float32]:
 
 
 def _cases() -> list[Case]:
-    """Boxes first, then whole frames.
-
-    Batches make the allocator keep memory, as in a process that has run for a while. In a fresh
-    one the peers, which allocate their output, would pay for every page of it.
-    """
     cases = []
     for downscale in ("bilinear", "area"):
         spec = InputSpec(height_px=SIDE_PX, width_px=SIDE_PX, downscale=downscale)
@@ -128,30 +141,28 @@ def _blob_numpy(case: Case, frame: Image) -> Planes:
     return planes
 
 
-def _memory_copy(case: Case, frame: Image, out: Planes, spare: Image) -> Callable[[], None]:
+def _memory_copy(case: Case, out: Planes, spare: Image) -> Subject:
     """The floor: read each source pixel once, write each output value once, compute nothing."""
-    sources = [(crop, spare[: crop.shape[0], : crop.shape[1]]) for crop in case.crops(frame)]
     written = np.empty_like(out[0])
 
-    def copy() -> None:
-        for (crop, target), slot in zip(sources, out, strict=True):
-            np.copyto(target, crop)
+    def copy(frame: Image) -> None:
+        for crop, slot in zip(case.crops(frame), out, strict=True):
+            np.copyto(spare[: crop.shape[0], : crop.shape[1]], crop)
             np.copyto(slot, written)
 
     return copy
 
 
-def _compare(case: Case, frame: Image, rounds: int) -> list[dict[str, Any]]:
+def _compare(case: Case, frames: Sequence[Image], rounds: int) -> list[dict[str, Any]]:
     count = 1 if case.boxes is None else len(case.boxes)
     out = empty_slots(count, case.spec)
-    subjects: dict[str, Callable[[], object]] = {
-        "algan": lambda: preprocess_into(out, frame, case.spec, boxes=case.boxes),
-        "opencv+numpy": lambda: _opencv_numpy(case, frame),
-        "blobfromimage+numpy": lambda: _blob_numpy(case, frame),
-        "memory-copy": _memory_copy(case, frame, np.empty_like(out), np.empty_like(frame)),
+    subjects: dict[str, Subject] = {
+        "algan": lambda frame: preprocess_into(out, frame, case.spec, boxes=case.boxes),
+        "opencv+numpy": lambda frame: _opencv_numpy(case, frame),
+        "blobfromimage+numpy": lambda frame: _blob_numpy(case, frame),
+        "memory-copy": _memory_copy(case, np.empty_like(out), np.empty_like(frames[0])),
     }
-    medians = _interleaved_medians_ms(list(subjects.values()), rounds)
-    ours, *peers = medians
+    ours, *peers = _interleaved_medians_ms(list(subjects.values()), frames, rounds)
     return [
         {
             "case": case.name,
@@ -166,12 +177,18 @@ def _compare(case: Case, frame: Image, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def _interleaved_medians_ms(subjects: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+def _interleaved_medians_ms(subjects: Sequence[Subject], frames: Sequence[Image], rounds: int) -> list[float]:
     times: list[list[float]] = [[] for _ in subjects]
+    scene = frames[0].copy()
+    buffers = itertools.cycle(frames)
+    fresh = len(frames) > 1
     for round_ in range(WARM_UP_ROUNDS + rounds):
         for subject, measured in zip(subjects, times, strict=True):
+            frame = next(buffers)
+            if fresh:
+                np.copyto(frame, scene)
             start = time.perf_counter()
-            subject()
+            subject(frame)
             if round_ >= WARM_UP_ROUNDS:
                 measured.append((time.perf_counter() - start) * 1e3)
     return [statistics.median(measured) for measured in times]

@@ -17,6 +17,7 @@ ALGAN_HD void sum_block(const RowSum& s, const std::uint8_t* source, std::ptrdif
   const auto load = [&](std::int32_t k) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source + stride * k));
   };
+  prefetch_next_sum(s, source, stride);
   __m256i all = _mm256_setzero_si256();
   __m256i odd = _mm256_setzero_si256();
   for (std::int32_t k = s.whole_begin; k < s.whole_end; ++k) {
@@ -88,35 +89,59 @@ ALGAN_HD void stream_line(const FinishRow& f, std::int32_t i, const __m256 left[
   }
 }
 
+// Weights of two source rows with the scale of each channel, and the biases, in the order of a
+// pixel's bytes.
+struct PairWeights {
+  __m256 upper, lower, bias;
+};
+
+ALGAN_HD PairWeights pair_weights(const RowPair& rows, const FinishRow& f) {
+  const auto pixel = [&](const float rgb[3], float weight) {
+    const __m128 lane = _mm_setr_ps(rgb[rows.red_plane] * weight, rgb[1] * weight,
+                                    rgb[2 - rows.red_plane] * weight, 0.0F);
+    return _mm256_set_m128(lane, lane);
+  };
+  return PairWeights{pixel(f.upper_weight, rows.upper_weight),
+                     pixel(f.upper_weight, rows.lower_weight), pixel(f.bias, 1.0F)};
+}
+
 // Eight finished columns from two source rows that no other output row needs.
-ALGAN_HD void blend_four_taps(const AxisPlan& x, const RowPair& rows, const FinishRow& f,
+ALGAN_HD void blend_four_taps(const AxisPlan& x, const RowPair& rows, const PairWeights& w,
                               std::int32_t i, __m256 value[5]) {
-  const __m256 upper_weight = _mm256_set1_ps(rows.upper_weight);
-  const __m256 lower_weight = _mm256_set1_ps(rows.lower_weight);
   __m256i blended[4];
   for (int p = 0; p < 4; ++p) {
     const __m256 upper = _mm256_cvtepi32_ps(blend_two_columns(x, rows.upper, i, p));
     const __m256 lower = _mm256_cvtepi32_ps(blend_two_columns(x, rows.lower, i, p));
     blended[p] = _mm256_castps_si256(
-        _mm256_fmadd_ps(upper, upper_weight, _mm256_mul_ps(lower, lower_weight)));
+        _mm256_fmadd_ps(upper, w.upper, _mm256_fmadd_ps(lower, w.lower, w.bias)));
   }
   __m256i channel[3];
   transpose_channels(blended, channel);
   const bool rgb = rows.red_plane == 0;
-  for (int c = 0; c < 3; ++c) {
-    const __m256 source = _mm256_castsi256_ps(rgb ? channel[c] : channel[2 - c]);
-    value[c] =
-        _mm256_fmadd_ps(source, _mm256_set1_ps(f.upper_weight[c]), _mm256_set1_ps(f.bias[c]));
-  }
+  for (int c = 0; c < 3; ++c) value[c] = _mm256_castsi256_ps(rgb ? channel[c] : channel[2 - c]);
   append_pooled(value);
+}
+
+// Which bytes of the next two source rows go with a block of columns: every cache line once where
+// columns are close, one line for each column where they are not.
+struct Prefetch {
+  std::int32_t count, distance;  // distance in bytes
+};
+
+ALGAN_HD Prefetch prefetch_for(const AxisPlan& x) {
+  constexpr std::int32_t kLine = 64;
+  const auto bytes = static_cast<std::int32_t>(x.step * 3 * kColumnBlock);
+  const std::int32_t lines = bytes / kLine + 1;
+  const std::int32_t count = lines < kColumnBlock ? lines : kColumnBlock;
+  return Prefetch{count, bytes / count};
 }
 
 // What the block at i of the next output row will read and write: source rows are skipped and
 // planes lie far apart, so that the processor does not foresee either.
 ALGAN_HD void prefetch_pair(const AxisPlan& x, const RowPair& rows, const FinishRow& f,
-                            std::int32_t i) {
-  for (int p = 0; p < kColumnBlock; ++p) {
-    const std::ptrdiff_t at = 3 * static_cast<std::ptrdiff_t>(x.starts[i + p]);
+                            const Prefetch& prefetch, std::int32_t i) {
+  std::ptrdiff_t at = 3 * static_cast<std::ptrdiff_t>(x.starts[i]);
+  for (std::int32_t k = 0; k < prefetch.count; ++k, at += prefetch.distance) {
     __builtin_prefetch(rows.next_upper + at);
     __builtin_prefetch(rows.next_lower + at);
   }
@@ -185,25 +210,28 @@ struct Avx2Ops : ScalarOps {
 
   static constexpr bool kBlendsRowPairs = true;
 
-  static void finish_row_pair(const AxisPlan& x, const RowPair& rows, const FinishRow& f) {
+  // Structs by value: through references, every store of a float might change them.
+  static void finish_row_pair(const AxisPlan x, const RowPair rows, const FinishRow f) {
+    const PairWeights weights = pair_weights(rows, f);
     __m256 value[5];
     std::int32_t i = 0;
     if (f.stream) {
       for (; i < f.size; i += 2 * kColumnBlock) {
         __m256 right[5];
-        blend_four_taps(x, rows, f, i, value);
-        blend_four_taps(x, rows, f, i + kColumnBlock, right);
+        blend_four_taps(x, rows, weights, i, value);
+        blend_four_taps(x, rows, weights, i + kColumnBlock, right);
         stream_line(f, i, value, right);
       }
       return;
     }
+    const Prefetch prefetch = prefetch_for(x);
     for (; i + kColumnBlock <= f.size; i += kColumnBlock) {
-      blend_four_taps(x, rows, f, i, value);
-      prefetch_pair(x, rows, f, i);
+      blend_four_taps(x, rows, weights, i, value);
+      prefetch_pair(x, rows, f, prefetch, i);
       store_block(f, i, value);
     }
     if (i == f.size) return;
-    blend_four_taps(x, rows, f, i, value);
+    blend_four_taps(x, rows, weights, i, value);
     const std::ptrdiff_t planes = f.pooled ? 5 : 3;
     for (std::ptrdiff_t p = 0; p < planes; ++p) {
       alignas(32) float last[kColumnBlock];

@@ -10,6 +10,7 @@ namespace algan::cpu::ALGAN_PATH {
 ALGAN_HD void sum_wide_block(const RowSum& s, const std::uint8_t* source, std::ptrdiff_t stride,
                              std::int16_t* row) {
   const auto load = [&](std::int32_t k) { return _mm512_loadu_si512(source + stride * k); };
+  prefetch_next_sum(s, source, stride);
   __m512i all = _mm512_setzero_si512();
   __m512i odd = _mm512_setzero_si512();
   for (std::int32_t k = s.whole_begin; k < s.whole_end; ++k) {

@@ -141,6 +141,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         keep_every: Keep a checkpoint of every so many epochs for good; 0 keeps only the last and the best.
         seed: Of the split, the weights and everything random.
         precision: `bf16` where the processor multiplies it in hardware, else `fp32`; `auto` finds out.
+        golden_images: Most golden images in the bundle, 1 to 64; every start of an engine runs them.
     """
 
     epochs: int = 512
@@ -149,6 +150,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     keep_every: int = 0
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    golden_images: int = 8
     network: NetworkConfig = NetworkConfig()
     algan: AlganConfig = AlganConfig()
     adam: AdamConfig = AdamConfig()
@@ -159,6 +161,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         _require(2 <= self.batch_size <= 65536, "batch_size", "2 to 65536", self.batch_size)
         _require(self.validate_every >= 1, "validate_every", "1 or more", self.validate_every)
         _require(self.keep_every >= 0, "keep_every", "0 or more", self.keep_every)
+        _require(1 <= self.golden_images <= 64, "golden_images", "1 to 64", self.golden_images)
         _require(0 <= self.seed < 2**63, "seed", "0 to 2**63 - 1", self.seed)
 
 

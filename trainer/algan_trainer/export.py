@@ -96,7 +96,12 @@ def export_bundle(
         scores, parity = _measure(staged, spec, heldout)
         calibration = _calibrate(data, heldout, scores, request, note)
         golden = choose_golden(
-            data.dataset, network, spec, calibration.threshold, margin=max(parity.tolerance.values())
+            data.dataset,
+            network,
+            spec,
+            calibration.threshold,
+            margin=max(parity.tolerance.values()),
+            count=state.config.golden_images,
         )
         write_golden(golden, staged)
         metrics = _metrics(heldout, scores, journal, note)

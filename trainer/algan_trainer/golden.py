@@ -15,16 +15,14 @@ from algan_stream.types import InputSpec
 from algan_trainer.data import Dataset, Sample
 from algan_trainer.networks import Discriminator, anomaly_scores
 
-#: Most golden images; the gate runs at every start, so they must stay few.
-COUNT = 8
 #: Candidates looked at for them.
 _CANDIDATES = 64
 
 
 def choose_golden(
-    dataset: Dataset, network: Discriminator, spec: InputSpec, threshold: float, *, margin: float
+    dataset: Dataset, network: Discriminator, spec: InputSpec, threshold: float, *, margin: float, count: int
 ) -> Golden:
-    """Chooses up to `COUNT` held-out images that spread over the scores, half of them anomalous if any are.
+    """Chooses up to `count` held-out images that spread over the scores, half of them anomalous if any are.
 
     Images whose score lies within `margin`, the widest tolerance that the bundle states, of the threshold are
     passed over: rounding alone could turn their verdict, and the gate would then refuse a sound engine.
@@ -32,7 +30,7 @@ def choose_golden(
     root = dataset.root
     good = dataset.calibration
     anomalous = [s for s in dataset.of("validation") if s.anomalous]
-    shares = (COUNT - COUNT // 2, COUNT // 2) if anomalous else (COUNT, 0)
+    shares = (count - count // 2, count // 2) if anomalous else (count, 0)
     chosen: list[Golden] = []
     for samples, share in zip((good, anomalous), shares, strict=True):
         if samples and share:

@@ -16,7 +16,7 @@ from algan_stream.scoring import ImageScore, score_images
 from algan_stream.types import VerdictKind
 from algan_trainer.data import GOOD, Sample, file_hashes, list_labelled
 from algan_trainer.evaluate import auroc_of, per_type, share_above
-from algan_trainer.report import SPLIT, read_split
+from algan_trainer.report import HASH_DIGITS, SPLIT, read_split
 
 
 def judge(bundle: Bundle, root: Path, split: str | None, engine: EngineConfig) -> dict[str, Any]:
@@ -75,10 +75,10 @@ def select(bundle: Bundle, root: Path, samples: list[Sample], split: str | None)
         return samples
     known: dict[str, set[str]] = {}
     for row in read_split(bundle.path / "report" / SPLIT):
-        known.setdefault(row["sha256"], set()).add(row["split"])
+        known.setdefault(row["sha256"][:HASH_DIGITS], set()).add(row["split"])
     hashes = file_hashes(root, samples)
     # What the bundle does not know keeps what the folder says; a copy of a training image is one.
-    splits = [known.get(hashes[s.path], {s.split}) for s in samples]
+    splits = [known.get(hashes[s.path][:HASH_DIGITS], {s.split}) for s in samples]
     if split is not None:
         chosen = [s for s, of in zip(samples, splits, strict=True) if split in of and "train" not in of]
         if not chosen:

@@ -10,6 +10,8 @@ from typing import Any
 from algan_trainer.data import Dataset
 
 CURVE, SCORES, SPLIT = "training_curve.csv", "scores.csv", "split.csv"
+#: Hex digits of an image's hash that the split keeps: enough to know an image again, half the size.
+HASH_DIGITS = 32
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
@@ -22,9 +24,9 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: list[str
 
 
 def write_split(path: Path, dataset: Dataset, hashes: Mapping[str, str]) -> None:
-    """Writes which image belongs to which split, with its SHA-256."""
+    """Writes which image belongs to which split, with `HASH_DIGITS` of its SHA-256."""
     rows = [
-        {"path": s.path, "split": s.split, "kind": s.kind, "sha256": hashes[s.path]}
+        {"path": s.path, "split": s.split, "kind": s.kind, "sha256": hashes[s.path][:HASH_DIGITS]}
         for s in sorted(dataset.samples, key=lambda s: (s.split, s.path))
     ]
     write_table(path, rows, ["path", "split", "kind", "sha256"])

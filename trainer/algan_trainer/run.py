@@ -34,7 +34,7 @@ LAST, BEST = "last.npz", "best.npz"
 #: A kill loses at most this much, however long an epoch is.
 SAVE_EVERY_S = 120.0
 #: Keys that may change when a training is resumed: they only decide when to stop and what to keep.
-_FREE_KEYS = {"epochs": 0, "keep_every": 0}
+_FREE_KEYS = {"epochs": 0, "keep_every": 0, "golden_images": 0}
 
 
 class TrainingInterruptedError(AlganError):
