@@ -23,7 +23,8 @@ from algan_trainer.export import ExportError
 from algan_trainer.networks import Discriminator, anomaly_scores, initialise
 from algan_trainer.onnx_graph import write_onnx
 from algan_trainer.report import read_split
-from algan_trainer.run import Request, run
+from algan_trainer.run import run
+from algan_trainer.session import Request
 
 
 def train(config: Config, data: Path, out: Path, **changes: Any) -> Bundle:

@@ -17,7 +17,8 @@ from algan_trainer import run as run_module
 from algan_trainer.algan import DivergedError
 from algan_trainer.checkpoint import CheckpointError, exclusive, read_checkpoint, write_checkpoint
 from algan_trainer.config import Config, override
-from algan_trainer.run import LAST, Request, TrainingInterruptedError, run
+from algan_trainer.run import LAST, TrainingInterruptedError, run
+from algan_trainer.session import Request
 
 SOURCES = Path(__file__).parents[2]
 

@@ -51,7 +51,8 @@ def train(
     from algan_trainer.config import read_config
 
     try:
-        from algan_trainer.run import Request, run
+        from algan_trainer.run import run
+        from algan_trainer.session import Request
     except ImportError as error:
         raise PluginError(
             f"training needs the Python package {error.name}: pip install 'algan-stream[train]'"

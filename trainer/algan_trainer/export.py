@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -30,9 +30,7 @@ from algan_trainer.golden import choose_golden, write_golden
 from algan_trainer.networks import anomaly_scores
 from algan_trainer.onnx_graph import write_onnx
 from algan_trainer.report import CURVE, SCORES, SPLIT, write_split, write_table
-
-if TYPE_CHECKING:
-    from algan_trainer.run import Data, Journal, Request
+from algan_trainer.session import Data, Journal, Request
 
 Scores = npt.NDArray[np.float64]
 #: Largest |logit difference| between PyTorch and a runtime in fp32, as a share of the largest |logit|
