@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +13,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.commands.options import Precision
 
 app = typer.Typer(help="Measure against peers, in one run on this machine.", no_args_is_help=True)
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
 
 
+BundleOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Bundle to run, or `demo`; by default a network of the paper's shape, 256 px, width 32."
+    ),
+]
 #: One comparison: case, subject, value, unit, peer, peer_value, ratio; a ratio above 1 means ours is better.
 Row = dict[str, Any]
 
@@ -41,26 +50,39 @@ def preprocess(
 @app.command()
 def engine(
     json_: JsonFile = None,
-    bundle: Annotated[str, typer.Option(help="Bundle to run, or `demo`.")] = "demo",
-    seconds: Annotated[float, typer.Option(help="Time for each measurement.", min=0.1)] = 2.0,
+    bundle: BundleOption = None,
+    seconds: Annotated[float, typer.Option(help="Time for each measurement.", min=0.1)] = 3.0,
 ) -> None:
     """Images per second of our engine wrapper against OpenVINO's own asynchronous queue."""
     from algan_stream.commands.bench_engine import rows
 
-    _report(lambda: rows(bundle, seconds), json_)
+    with _bundle(bundle) as opened:
+        _report(lambda: rows(opened, seconds), json_)
 
 
 @app.command()
 def pipeline(
     json_: JsonFile = None,
-    bundle: Annotated[str, typer.Option(help="Bundle to run, or `demo`.")] = "demo",
+    bundle: BundleOption = None,
     precision: Annotated[Precision, typer.Option(help="Arithmetic of the engine.")] = Precision.FP32,
-    seconds: Annotated[float, typer.Option(help="Time for each measurement.", min=0.1)] = 3.0,
+    seconds: Annotated[float, typer.Option(help="Time for each measurement.", min=0.1)] = 5.0,
 ) -> None:
     """Frames per second of the whole service at saturation over those of the bare engine on ready tensors."""
     from algan_stream.commands.bench_pipeline import rows
 
-    _report(lambda: rows(bundle, precision.value, seconds), json_)
+    with _bundle(bundle) as opened:
+        _report(lambda: rows(opened, precision.value, seconds), json_)
+
+
+@contextmanager
+def _bundle(path: str | None) -> Iterator[Bundle]:
+    if path is not None:
+        yield read_bundle(path)
+        return
+    from algan_stream.commands.bench_model import reference_bundle
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield reference_bundle(Path(folder))
 
 
 def _report(measure: Callable[[], list[Row]], json_: Path | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from algan_stream.bundle import Bundle, read_bundle
+from algan_stream.bundle import Bundle
 from algan_stream.engines.base import Engine, Slot
 from algan_stream.engines.openvino import HINTS, Config, create
 from algan_stream.errors import EngineError
@@ -19,9 +19,8 @@ from algan_stream.errors import EngineError
 TURNS = 5
 
 
-def rows(bundle_path: str, seconds: float) -> list[Any]:
+def rows(bundle: Bundle, seconds: float) -> list[Any]:
     """Images per second of both, in turns, for each precision and for batches of 1 and 8."""
-    bundle = read_bundle(bundle_path)
     measured = []
     for precision in ("fp32", "bf16"):
         for batch in (1, 8):

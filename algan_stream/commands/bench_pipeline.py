@@ -6,16 +6,16 @@ import statistics
 import tempfile
 import threading
 import time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from algan_stream.bundle import Bundle, read_bundle
+from algan_stream.bundle import Bundle
 from algan_stream.commands.bench_engine import saturated
 from algan_stream.demo.conveyor import Conveyor
 from algan_stream.engines.base import Engine
+from algan_stream.engines.openvino import Config, create
 from algan_stream.pipeline import Pipeline
-from algan_stream.service import open_engine
 from algan_stream.sinks import jsonl, zmq_pub
 from algan_stream.sinks.base import Sink
 from algan_stream.types import Frame, FrameVerdict, Outcome
@@ -36,10 +36,9 @@ class _Counter(Sink):
             self.scored += len(verdict.boxes)
 
 
-def rows(bundle_path: str, precision: str, seconds: float) -> list[Any]:
+def rows(bundle: Bundle, precision: Literal["fp32", "bf16"], seconds: float) -> list[Any]:
     """Scores per second: frames of a camera as a whole, of two sizes, and boxes in frames."""
-    bundle = read_bundle(bundle_path)
-    engine = open_engine(bundle, {"kind": "openvino", "precision": precision, "max_batch": 8})
+    engine = create(bundle, Config(precision=precision, max_batch=8))
     measured = []
     for case, frames in _cases():
         ours, bare = [0.0] * TURNS, [0.0] * TURNS
