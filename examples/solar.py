@@ -62,7 +62,7 @@ def main() -> None:
         options = {"--size": args.size, "--width": args.width, "--epochs": args.epochs}
         flags = [str(word) for option in options.items() for word in option]
         resume = ["--resume"] if Path(f"{bundle}.training").exists() else []
-        subprocess.run([*command, *flags, *resume], check=True)
+        subprocess.run([*command, *flags, "--false-reject-rate", "0.1", *resume], check=True)
     source = {"kind": "folder", "path": str(data / "test"), "fps": args.fps, "shuffle": True}
     camera = CameraConfig(id="cells", source=source, deadline_ms=200.0)
     line = LineConfig(bundle=str(bundle), cameras=(camera,))
