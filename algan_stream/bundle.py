@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from algan_stream.calibration import Calibration
-from algan_stream.errors import BundleError, ConfigError
+from algan_stream.calibration import Calibration, calibrate
+from algan_stream.errors import BundleError, CalibrationError, ConfigError
 from algan_stream.types import InputSpec
 
 #: Raised when the layout changes in a way that older readers would misread.
@@ -222,9 +222,26 @@ def _read_manifest(directory: Path) -> Manifest:
             "version of algan-stream reads; upgrade algan-stream"
         )
     try:
-        return msgspec.json.decode(raw, type=Manifest)
+        manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.DecodeError, ConfigError) as error:
         raise BundleError(f"{path}: {error}") from error
+    _check_threshold(path, manifest.calibration)
+    return manifest
+
+
+def _check_threshold(path: Path, stated: Calibration | None) -> None:
+    """The manifest has no hash of its own, but a conformal threshold follows from its good scores."""
+    if stated is None or stated.method != "conformal" or stated.false_reject_rate is None:
+        return
+    try:
+        expected = calibrate(stated.good_scores, stated.false_reject_rate).threshold
+    except CalibrationError as error:
+        raise BundleError(f"{path}: calibration: {error}") from error
+    if stated.threshold != expected:
+        raise BundleError(
+            f"{path}: calibration.threshold: expected {expected:.6g} from its good scores and rate, got "
+            f"{stated.threshold:.6g}; set thresholds by `algan-stream calibrate`"
+        )
 
 
 def _check_file(directory: Path, name: str, entry: FileEntry) -> None:

@@ -17,6 +17,7 @@ app = typer.Typer(
     name="algan-stream",
     help="Visual anomaly detection for production lines: learns from good parts, judges every frame.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # [x, y] in a help text is no markup
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -59,6 +60,9 @@ def main() -> None:
     except AlganError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
     except BrokenPipeError:  # `algan-stream score … | head`
         sys.stderr.close()
         sys.exit(0)

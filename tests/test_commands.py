@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from algan_stream.bundle import read_bundle
 from algan_stream.cli import app
 from algan_stream.demo.parts import render_part
-from algan_stream.errors import CalibrationError, ConfigError
+from algan_stream.errors import BundleError, CalibrationError, ConfigError, InputError
 from bundles import make_bundle
 
 runner = CliRunner()
@@ -114,3 +115,34 @@ def test_bench_rows_have_what_other_tools_rely_on(
         assert set(row) == {"case", "subject", "value", "unit", "peer", "peer_value", "ratio"}
         assert row["value"] > 0
         assert row["ratio"] > 0
+
+
+def test_the_shipped_bundle_is_not_calibrated_in_place(parts: Path) -> None:
+    with pytest.raises(BundleError, match="copy its directory"):
+        call("calibrate", "demo", parts, "--false-reject-rate", 0.1)
+
+
+def test_calibrate_refuses_images_that_were_trained_on(tmp_path: Path, parts: Path) -> None:
+    path = make_bundle(tmp_path / "bundle").path
+    digest = hashlib.sha256((parts / "03.png").read_bytes()).hexdigest()[:32]
+    (path / "report").mkdir()
+    (path / "report" / "split.csv").write_text(f"path,split,kind,sha256\nx.png,train,good,{digest}\n")
+    with pytest.raises(CalibrationError, match="1 of 40 images were trained on"):
+        call("calibrate", path, parts, "--false-reject-rate", 0.1)
+
+
+def test_a_conformal_threshold_cannot_be_changed_by_hand(tmp_path: Path) -> None:
+    path = make_bundle(tmp_path / "bundle").path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["calibration"]["threshold"] += 5.0
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"calibration\.threshold: expected"):
+        call("bundle", "show", path.parent)
+
+
+def test_boxes_for_an_image_that_is_not_there_are_refused(tmp_path: Path, parts: Path) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text('{"typo.png": [[0, 0, 30, 30]]}')
+    path = make_bundle(tmp_path / "bundle").path
+    with pytest.raises(InputError, match=r"'typo\.png' is none of the 1 images"):
+        call("score", path, parts / "00.png", "--boxes", boxes, "--jsonl")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,7 @@ import msgspec
 import typer
 
 from algan_stream import calibration
-from algan_stream.bundle import read_bundle, replace_calibration
+from algan_stream.bundle import DEMO_NAME, Bundle, read_bundle, replace_calibration
 from algan_stream.commands.options import (
     BundleArgument,
     JsonOption,
@@ -17,7 +19,7 @@ from algan_stream.commands.options import (
     PrecisionOption,
     engine_section,
 )
-from algan_stream.errors import ConfigError, ImageError
+from algan_stream.errors import BundleError, CalibrationError, ConfigError, ImageError
 from algan_stream.images import list_images
 from algan_stream.scoring import score_images
 from algan_stream.service import open_engine
@@ -36,8 +38,11 @@ def calibrate(
     """Set the threshold of a bundle from good images, and write it into the bundle."""
     if (false_reject_rate is None) == (threshold is None):
         raise ConfigError("give either --false-reject-rate or --threshold")
+    if bundle == DEMO_NAME:
+        raise BundleError("the shipped demo bundle is not changed; copy its directory and calibrate the copy")
     files = list_images(good_images)
     opened = read_bundle(bundle)
+    _refuse_training_images(opened, files)
     engine = open_engine(opened, engine_section(precision))
     try:
         lines = list(score_images(opened, engine, files))
@@ -62,4 +67,24 @@ def calibrate(
         typer.echo(
             f"{bundle}: rejects above {result.threshold:.6g}; of good parts at most {false_reject_rate:.4g} "
             f"on average, between {low:.4g} and {high:.4g} (95 %) given {len(scores)} images"
+        )
+
+
+def _refuse_training_images(bundle: Bundle, files: list[Path]) -> None:
+    """A model scores what it was trained on as better than it scores other good parts.
+
+    Raises:
+        CalibrationError: Some images are among those that the bundle's `report/split.csv` was trained on.
+    """
+    split = bundle.path / "report" / "split.csv"
+    if not split.is_file():
+        return
+    with split.open(encoding="utf-8", newline="") as file:
+        trained = {row["sha256"] for row in csv.DictReader(file) if row["split"] == "train"}
+    digits = len(next(iter(trained), ""))
+    known = [f for f in files if hashlib.sha256(f.read_bytes()).hexdigest()[:digits] in trained]
+    if digits and known:
+        raise CalibrationError(
+            f"{len(known)} of {len(files)} images were trained on, {known[0]} for one; "
+            "calibrate on good images that the model has not seen"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from algan_stream.commands.options import (
     engine_section,
     read_boxes,
 )
+from algan_stream.errors import InputError
 from algan_stream.images import list_images
 from algan_stream.scoring import score_images
 from algan_stream.service import open_engine
@@ -41,6 +43,7 @@ def score(
     """
     boxes_by_image = read_boxes(boxes)
     files = [file for path in paths for file in (list_images(path) if path.is_dir() else [path])]
+    _refuse_stray_boxes(boxes_by_image or {}, files)
     opened = read_bundle(bundle)
     engine = open_engine(opened, engine_section(precision))
     counts: Counter[VerdictKind] = Counter()
@@ -62,3 +65,12 @@ def score(
         raise typer.Exit(11)
     if counts[VerdictKind.REJECT]:
         raise typer.Exit(10)
+
+
+def _refuse_stray_boxes(boxes: Mapping[str, object], files: list[Path]) -> None:
+    """A slip in a name must not turn boxes into a verdict on the whole image."""
+    known = {name for file in files for name in (str(file), file.name)}
+    if stray := sorted(set(boxes) - known):
+        raise InputError(
+            f"--boxes: {stray[0]!r} is none of the {len(files)} images to score; correct its name"
+        )

@@ -67,16 +67,18 @@ def send(
             broken = str(error)
         verdicts.update(verdict.verdict.value for verdict in client.drain(timeout_s=10.0))
         account = client.close()
+    interrupted = stop.is_set() and not loop  # a loop has no other end
     report = {
         **msgspec.to_builtins(account),
         "unreadable": unreadable,
+        "interrupted": interrupted,
         "verdicts": dict(verdicts),
         "error": broken,
     }
     typer.echo(
         msgspec.json.encode(report) if json_ else ", ".join(f"{k} {v}" for k, v in report.items() if v)
     )
-    if account.answered != account.sent or unreadable or broken:
+    if account.answered != account.sent or unreadable or broken or interrupted:
         raise typer.Exit(8)
 
 

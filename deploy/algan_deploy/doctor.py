@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 State = Literal["ok", "missing", "wrong"]
@@ -47,7 +48,7 @@ def doctor(json_: Annotated[bool, typer.Option("--json", help="Print JSON for pr
     else:
         table = Table("what", "state", "found", "to mend it", title="algan-stream doctor")
         for f in findings:
-            table.add_row(f.name, f"[{_STYLE[f.state]}]{f.state}[/]", f.detail, f.mend)
+            table.add_row(f.name, f"[{_STYLE[f.state]}]{f.state}[/]", escape(f.detail), escape(f.mend))
         Console().print(table)
     if not _can_run(findings):
         raise typer.Exit(1)

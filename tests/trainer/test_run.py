@@ -123,7 +123,9 @@ def test_damaged_checkpoint_is_named(four: Config, good_folder: Path, tmp_path: 
 def test_a_finished_training_may_be_started_over(four: Config, good_folder: Path, tmp_path: Path) -> None:
     config = override(four, {"epochs": 1})
     first = run(config, {}, request_for(good_folder, tmp_path / "b"))
-    again = run(config, {"seed": 5}, request_for(good_folder, tmp_path / "b"))
+    with pytest.raises(BundleError, match="add --overwrite"):
+        run(config, {"seed": 5}, request_for(good_folder, tmp_path / "b"))
+    again = run(config, {"seed": 5}, request_for(good_folder, tmp_path / "b", overwrite=True))
     assert first.model_sha256 != again.model_sha256
 
 

@@ -40,9 +40,12 @@ def exclusive(work_dir: Path) -> Iterator[None]:
     """Keeps a second training out of the same folder; released by the system even after a kill.
 
     Raises:
-        CheckpointError: Another process trains there.
+        CheckpointError: Another process trains there, or the folder cannot be made.
     """
-    work_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{work_dir}: cannot be made: {error.strerror}") from error
     with (work_dir / _LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -42,6 +42,9 @@ def train(
         int | None, typer.Option(min=1, help="By default all that this process may use.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; by default that of OUT.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a bundle that stands at OUT.")
+    ] = False,
     stop_after_epochs: Annotated[
         int | None, typer.Option(min=1, help="Stop, resumable, after so many epochs.")
     ] = None,
@@ -66,6 +69,7 @@ def train(
         name=name,
         false_reject_rate=false_reject_rate,
         threads=threads,
+        overwrite=overwrite,
         stop_after_epochs=stop_after_epochs,
     )
     changes = {

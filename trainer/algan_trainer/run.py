@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import torch
 
-from algan_stream.bundle import Bundle, check_target
+from algan_stream.bundle import MANIFEST, Bundle, check_target
 from algan_stream.calibration import calibrate
-from algan_stream.errors import AlganError
+from algan_stream.errors import AlganError, BundleError
 from algan_trainer import checkpoint
 from algan_trainer.algan import State, new_state, train
 from algan_trainer.config import Config, differences, override
@@ -54,6 +54,11 @@ def run(base: Config | None, changes: dict[str, Any], request: Request) -> Bundl
         AlganError: Something cannot be used; the message says what and how to mend it.
     """
     check_target(request.out)
+    if (request.out / MANIFEST).is_file() and not (request.resume or request.overwrite):
+        raise BundleError(
+            f"{request.out}: a finished bundle with its calibration stands there; name another --out, or add "
+            "--overwrite"
+        )
     with checkpoint.exclusive(request.work_dir):
         saved = _saved(request)
         if base is None and saved is not None:

@@ -25,6 +25,7 @@ class Request:
         name: Name of the model, by default that of `out`.
         false_reject_rate: Wanted share of good parts rejected; None: as low as the images support.
         threads: Computing threads; None: all that this process may use.
+        overwrite: Replace a bundle that stands at `out`.
         stop_after_epochs: Stop, as if interrupted, after so many epochs of this session.
     """
 
@@ -35,6 +36,7 @@ class Request:
     name: str | None = None
     false_reject_rate: float | None = None
     threads: int | None = None
+    overwrite: bool = False
     stop_after_epochs: int | None = None
 
 
