@@ -59,8 +59,8 @@ class Generator(nn.Module):
         return append_pooled(image) if self.pooled else image
 
 
-class SpectralConv2d(nn.Module):
-    """4×4 convolution whose weight is divided by its largest singular value (Miyato et al. 2018).
+class SpectralLayer(nn.Module):
+    """A layer whose weight is divided by its largest singular value (Miyato et al. 2018).
 
     Each forward in training mode takes one power iteration; evaluation uses the vectors as they stand and
     leaves them alone. Written out because it is 20 lines, exports by `folded_weight`, and keeps its vectors
@@ -70,34 +70,56 @@ class SpectralConv2d(nn.Module):
     u: Tensor
     v: Tensor
 
-    def __init__(self, channels_in: int, channels_out: int, *, stride: int, padding: int) -> None:
+    def __init__(self, *weight_shape: int) -> None:
+        """`weight_shape`: (out, in, …); the norm is that of the matrix (out, in · …)."""
         super().__init__()
-        self.stride, self.padding = stride, padding
-        self.weight = nn.Parameter(torch.empty(channels_out, channels_in, 4, 4))
-        self.bias = nn.Parameter(torch.zeros(channels_out))
-        self.register_buffer("u", torch.empty(channels_out))
-        self.register_buffer("v", torch.empty(channels_in * 16))
+        self.weight = nn.Parameter(torch.empty(weight_shape))
+        self.bias = nn.Parameter(torch.zeros(weight_shape[0]))
+        self.register_buffer("u", torch.empty(weight_shape[0]))
+        self.register_buffer("v", torch.empty(math.prod(weight_shape[1:])))
 
     @torch.no_grad()
     def power_iteration(self) -> None:
-        """Moves u and v one step towards the first singular vectors of the weight as (out, in·16)."""
+        """Moves u and v one step towards the first singular vectors of the weight as a matrix."""
         # Frozen first: autograd may still hold the previous u and v for a backward pass.
         matrix = self.weight.flatten(1)
         self.v = F.normalize(matrix.mT @ self.u, dim=0, eps=1e-12)
         self.u = F.normalize(matrix @ self.v, dim=0, eps=1e-12)
 
     def folded_weight(self) -> Tensor:
-        """The weight divided by σ = uᵀWv, (out, in, 4, 4); gradients flow through σ as well."""
+        """The weight divided by σ = uᵀWv, in the weight's shape; gradients flow through σ as well."""
         sigma = torch.dot(self.u, torch.mv(self.weight.flatten(1), self.v))
         return self.weight / sigma
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, in, H, W)."""
-        with torch.autocast("cpu", enabled=False):  # σ in bf16 would wobble by 1 %
+    def normalised_weight(self) -> Tensor:
+        """`folded_weight` for a forward pass: after one power iteration in training mode."""
+        with torch.autocast(self.weight.device.type, enabled=False):  # σ in bf16 would wobble by 1 %
             if self.training:
                 self.power_iteration()
-            weight = self.folded_weight()
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+            return self.folded_weight()
+
+
+class SpectralConv2d(SpectralLayer):
+    """4×4 convolution with spectral norm."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int, padding: int) -> None:
+        super().__init__(channels_out, channels_in, 4, 4)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, in, H, W)."""
+        return F.conv2d(x, self.normalised_weight(), self.bias, self.stride, self.padding)
+
+
+class SpectralLinear(SpectralLayer):
+    """Fully connected layer with spectral norm."""
+
+    def __init__(self, features_in: int, features_out: int) -> None:
+        super().__init__(features_out, features_in)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, in)."""
+        return F.linear(x, self.normalised_weight(), self.bias)
 
 
 class Discriminator(nn.Module):
@@ -139,7 +161,7 @@ def initialise(
             faster and waver more.
     """
     for module in network.modules():
-        if isinstance(module, (nn.ConvTranspose2d, SpectralConv2d)):
+        if isinstance(module, (nn.ConvTranspose2d, nn.Linear, SpectralLayer)):
             if how == "dcgan":
                 nn.init.normal_(module.weight, 0.0, DCGAN_STD, generator=rng)
                 if module.bias is not None:
@@ -149,16 +171,16 @@ def initialise(
                 nn.init.uniform_(module.weight, -bound, bound, generator=rng)
                 if module.bias is not None:
                     nn.init.uniform_(module.bias, -bound, bound, generator=rng)
-        if isinstance(module, nn.BatchNorm2d) and how == "dcgan":
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and how == "dcgan":
             nn.init.normal_(module.weight, 1.0, DCGAN_STD, generator=rng)
-        if isinstance(module, SpectralConv2d):
+        if isinstance(module, SpectralLayer):
             nn.init.normal_(module.u, generator=rng)
             for _ in range(INITIAL_POWER_ITERATIONS):
                 module.power_iteration()
 
 
 @torch.no_grad()
-def anomaly_scores(network: Discriminator, images: Tensor, batch_size: int = 32) -> npt.NDArray[np.float64]:
+def anomaly_scores(network: nn.Module, images: Tensor, batch_size: int = 32) -> npt.NDArray[np.float64]:
     """Scores (N, C, H, W) float32 images: (N,) of −logit, higher is more anomalous (paper, Fig. 5).
 
     In float32 whatever training computes in, as the exported model will; leaves the network as it was.
