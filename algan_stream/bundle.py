@@ -1,7 +1,8 @@
 """The model bundle: the product of training and the only thing that is deployed.
 
-A directory of `manifest.json`, `discriminator.onnx`, `golden.npz` and `report/`. The manifest holds every
-file's SHA-256; reading checks them all. No file in it can carry code (no pickle anywhere).
+A directory of `manifest.json`, `discriminator.onnx`, `golden.npz`, `report/` and, to tell why, `explain.onnx`
+where the kind of model allows it. The manifest holds every file's SHA-256; reading checks them all. No file
+in it can carry code (no pickle anywhere).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -21,13 +22,19 @@ import numpy.typing as npt
 
 from algan_stream.calibration import Calibration, calibrate
 from algan_stream.errors import BundleError, CalibrationError, ConfigError
-from algan_stream.types import InputSpec
+from algan_stream.types import InputSpec, Spec, VectorSpec
 
 #: Raised when the layout changes in a way that older readers would misread.
 FORMAT_VERSION = 1
 MANIFEST, MODEL, GOLDEN = "manifest.json", "discriminator.onnx", "golden.npz"
+#: The graph that explains a score; not every bundle has one.
+EXPLAIN = "explain.onnx"
 #: The bundle that ships with the package may be named instead of a path.
 DEMO_NAME = "demo"
+
+
+#: What the ONNX graph of a bundle computes.
+ModelKind: TypeAlias = Literal["algan-image", "algan-feature", "algan-vector"]
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,8 +50,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     Attributes:
         format_version: Layout of the bundle; see `FORMAT_VERSION`.
         name: Name given at training.
-        model_kind: What the ONNX graph computes.
-        input_spec: How pixels become its input.
+        model_kind: What the ONNX graph computes: the discriminator on images, on features that its own
+            backbone takes from images, or on vectors.
+        input_spec: How pixels become its input; only with the first two kinds.
+        vector_spec: What its vectors are; only with the third.
         score: How its output becomes an anomaly score (paper, Fig. 5).
         tolerance: Largest |logit − golden logit| allowed, by precision of the engine.
         calibration: Scores of good images and the threshold, or None before calibration.
@@ -54,13 +63,36 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     format_version: int
     name: str
-    model_kind: Literal["algan-image"]
-    input_spec: InputSpec
+    model_kind: ModelKind
+    input_spec: InputSpec | msgspec.UnsetType = msgspec.UNSET
+    vector_spec: VectorSpec | msgspec.UnsetType = msgspec.UNSET
     score: Literal["negative_logit"] = "negative_logit"
     tolerance: dict[str, float]
     calibration: Calibration | None = None
     provenance: dict[str, Any] = {}
     files: dict[str, FileEntry]
+
+    def __post_init__(self) -> None:
+        specs = {"input_spec": self.input_spec, "vector_spec": self.vector_spec}
+        wanted = "vector_spec" if self.model_kind == "algan-vector" else "input_spec"
+        if [name for name, spec in specs.items() if spec is not msgspec.UNSET] != [wanted]:
+            raise ConfigError(f"manifest: {self.model_kind} needs {wanted}, and no other spec")
+
+    @property
+    def spec(self) -> Spec:
+        """Whichever spec it has."""
+        return self.image_spec if self.vector_spec is msgspec.UNSET else self.vector_spec
+
+    @property
+    def image_spec(self) -> InputSpec:
+        """How pixels become the network's input.
+
+        Raises:
+            BundleError: The bundle is one for vectors.
+        """
+        if self.input_spec is msgspec.UNSET:
+            raise BundleError(f"bundle {self.name}: is for vectors, not for images")
+        return self.input_spec
 
 
 @dataclass(frozen=True)
@@ -68,12 +100,13 @@ class Golden:
     """Inputs and logits every engine must reproduce before it serves.
 
     Attributes:
-        images_rgb: (N, H, W, 3) uint8, real images at the network's input size.
-        inputs: (N, C, H, W) float32, the same images as `preprocess` gave them at export.
+        images_rgb: (N, H, W, 3) uint8, real images at the network's input size; None in a bundle for vectors.
+        inputs: (N, C, H, W) float32, the same images as `preprocess` gave them at export; or (N, features)
+            float32, real vectors.
         logits: (N,) float32, the trainer's fp32 answer.
     """
 
-    images_rgb: npt.NDArray[np.uint8]
+    images_rgb: npt.NDArray[np.uint8] | None
     inputs: npt.NDArray[np.float32]
     logits: npt.NDArray[np.float32]
 
@@ -87,13 +120,18 @@ class Bundle:
 
     @property
     def model_path(self) -> Path:
-        """The ONNX graph: `input` (N, C, H, W) float32 → `logit` (N,) float32, N dynamic."""
+        """The ONNX graph: `input` (N, C, H, W) or (N, features) float32 → `logit` (N,) float32, N dynamic."""
         return self.path / MODEL
 
     @property
     def model_sha256(self) -> str:
         """SHA-256 of the ONNX graph, in hex."""
         return self.manifest.files[MODEL].sha256
+
+    @property
+    def explain_path(self) -> Path | None:
+        """The graph `input` (N, C, H, W) → `saliency` (N, H, W) and `logit` (N,), or None without one."""
+        return self.path / EXPLAIN if EXPLAIN in self.manifest.files else None
 
     def golden(self) -> Golden:
         """Reads the golden inputs and logits.
@@ -105,15 +143,19 @@ class Bundle:
         try:
             # The file object is ours: np.load leaves it open when the archive is broken.
             with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-                golden = Golden(archive["images_rgb"], archive["inputs"], archive["logits"])
+                images = None if isinstance(self.manifest.spec, VectorSpec) else archive["images_rgb"]
+                golden = Golden(images, archive["inputs"], archive["logits"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise BundleError(f"{path}: cannot be read: {error}; export the bundle again") from error
         count = golden.logits.size
-        for name, array, dtype, shape in (
+        expected: list[tuple[str, npt.NDArray[Any], type, tuple[int, ...]]] = [
             ("logits", golden.logits, np.float32, (count,)),
-            ("inputs", golden.inputs, np.float32, (count, *self.manifest.input_spec.shape_chw)),
-            ("images_rgb", golden.images_rgb, np.uint8, (count, *golden.images_rgb.shape[1:3], 3)),
-        ):
+            ("inputs", golden.inputs, np.float32, (count, *self.manifest.spec.shape)),
+        ]
+        if golden.images_rgb is not None:
+            shape = (count, *golden.images_rgb.shape[1:3], 3)
+            expected.append(("images_rgb", golden.images_rgb, np.uint8, shape))
+        for name, array, dtype, shape in expected:
             if count == 0 or array.dtype != dtype or array.shape != shape:
                 raise BundleError(
                     f"{path}: {name}: expected {np.dtype(dtype)} of shape {shape} with N ≥ 1, "

@@ -31,7 +31,11 @@ app.add_typer(bundle.app, name="bundle")
 app.add_typer(bench.app, name="bench")
 for _entry in sorted(entry_points(group="algan_stream.commands"), key=lambda entry: entry.name):
     try:
-        app.command(_entry.name)(_entry.load())
+        _command = _entry.load()
+        if isinstance(_command, typer.Typer):  # one with subcommands of its own
+            app.add_typer(_command, name=_entry.name)
+        else:
+            app.command(_entry.name)(_command)
     except (ImportError, AttributeError) as _error:
         # A broken add-on must not take the other commands away from an operator.
         typer.echo(f"warning: the command `{_entry.name}` cannot be loaded: {_error}", err=True)

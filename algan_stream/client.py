@@ -20,7 +20,7 @@ import zmq
 
 from algan_stream import wire
 from algan_stream.errors import InputError, ProtocolError
-from algan_stream.types import Box, FrameVerdict, PixelFormat
+from algan_stream.types import MAX_FEATURES, Box, FrameVerdict, PixelFormat
 
 _SHAPES = {"bgr8": 3, "rgb8": 3, "grey8": 2}
 
@@ -137,11 +137,53 @@ class Client:
             part_id=part_id,
             deadline_ms=deadline_ms,
         )
-        self._write(header, np.ascontiguousarray(image).data)
-        self._outstanding.add(self._next_id)
-        self._account.sent += 1
-        self._next_id += 1
-        return self._next_id - 1
+        return self._dispatch(header, np.ascontiguousarray(image).data)
+
+    def send_vector(
+        self,
+        vector: npt.ArrayLike,
+        *,
+        part_id: str = "",
+        deadline_ms: float | None = None,
+        captured_ns: int | None = None,
+    ) -> int:
+        """Sends one feature vector to a line whose bundle takes vectors; otherwise like `send`.
+
+        Args:
+            vector: (features,) numbers, sent as float32. What is not finite comes back as `unknown`.
+            part_id: As for `send`.
+            deadline_ms: As for `send`.
+            captured_ns: As for `send`.
+
+        Returns:
+            The frame's id in this session.
+
+        Raises:
+            InputError: It is no vector of numbers.
+            ProtocolError: The service stops, or gave no credit in time.
+        """
+        numbers = np.asarray(vector)
+        if numbers.dtype.kind not in "fiu" or numbers.ndim != 1 or not 1 <= numbers.size <= MAX_FEATURES:
+            raise InputError(
+                f"vector: expected 1 to {MAX_FEATURES} numbers of shape (features,), "
+                f"got {numbers.dtype} {numbers.shape}"
+            )
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and then unknown
+            payload = numbers.astype("<f4")
+        if payload.nbytes > self._welcome.max_frame_bytes:
+            raise InputError(
+                f"vector: expected at most {self._welcome.max_frame_bytes} bytes, got {payload.nbytes}"
+            )
+        self._await_credit()
+        header = wire.SendVector(
+            frame_id=self._next_id,
+            dtype="f32",
+            length=payload.size,
+            captured_ns=time.time_ns() if captured_ns is None else captured_ns,
+            part_id=part_id,
+            deadline_ms=deadline_ms,
+        )
+        return self._dispatch(header, payload.data)
 
     def skip(self, frames: int = 1) -> None:
         """Leaves a gap in the frame ids for frames that the camera lost, so that the service counts them."""
@@ -215,11 +257,15 @@ class Client:
         if self.closing:
             raise ProtocolError("the service is stopping and takes no more frames")
 
-    def _write(self, header: wire.SendFrame, pixels: memoryview) -> None:
+    def _dispatch(self, header: wire.Announcement, payload: memoryview) -> int:
         try:
-            self._socket.send_multipart((wire.encode(header), pixels), copy=False)
+            self._socket.send_multipart((wire.encode(header), payload), copy=False)
         except zmq.Again as error:
             raise ProtocolError(f"not connected for {self._timeout_s:g} s; the service is gone") from error
+        self._outstanding.add(header.frame_id)
+        self._account.sent += 1
+        self._next_id += 1
+        return header.frame_id
 
     def _read(self, timeout_s: float) -> None:
         """Takes in all messages that are there, waiting up to `timeout_s` for the first."""

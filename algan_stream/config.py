@@ -108,7 +108,8 @@ def read_line(path: str | Path) -> LineConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: expected keys like `bundle:` and `cameras:`, got {type(raw).__name__}")
+        got = "an empty file" if raw is None else f"a {type(raw).__name__}"
+        raise ConfigError(f"{file}: expected keys like `bundle:` and `cameras:`, got {got}")
     try:
         line: LineConfig = convert(raw, LineConfig, "")
     except ConfigError as error:

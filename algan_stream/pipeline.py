@@ -19,6 +19,7 @@ from algan_stream.bundle import Bundle
 from algan_stream.decision import Decider, unknown, worst
 from algan_stream.engines.base import Engine
 from algan_stream.errors import AlganError, EngineError, LedgerError
+from algan_stream.inputs import misfit
 from algan_stream.intake import Backpressure, Intake
 from algan_stream.ledger import Ledger
 from algan_stream.sinks.base import Sink
@@ -51,7 +52,8 @@ class Pipeline:
         self._decider = Decider(bundle.manifest.calibration)
         self._model, self._engine_name = bundle.model_sha256[:12], str(engine.identity)
         self._intake = Intake()
-        self._batcher = Batcher(engine, bundle.manifest.input_spec, batch or BatchConfig(), self.broken)
+        self._spec = bundle.manifest.spec
+        self._batcher = Batcher(engine, self._spec, batch or BatchConfig(), self.broken)
         self._submitted: queue.Queue[Batch | None] = queue.Queue(len(engine.slots) + 1)
         self._submitted_count = self._judged_count = 0  # each written by one thread alone
         self._emitting = threading.Lock()
@@ -74,8 +76,8 @@ class Pipeline:
         frame.received_ns = time.monotonic_ns()
         frame.entry = self.ledger.open(frame.camera, 0 if frame.boxes is None else len(frame.boxes))
         self._open[frame.entry] = frame
-        if frame.fault:
-            self._end_unscored(frame, Outcome.FAILED, frame.fault)
+        if fault := frame.fault or misfit(frame, self._spec):
+            self._end_unscored(frame, Outcome.FAILED, fault)
             return
         for fallen, reason in self._intake.put(frame):
             self._end_unscored(fallen, Outcome.DROPPED, reason)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from algan_stream.errors import ConfigError, PluginError
+from algan_stream.errors import AlganError, ConfigError, PluginError
 
 Group = Literal["sources", "boxes", "engines", "sinks"]
 #: Modules of a group's folder that are no plugins.
-_HELPERS = frozenset({"base", "gate"})
+_HELPERS = frozenset({"base", "gate", "graph"})
 
 
 def kinds(group: Group) -> list[str]:
@@ -59,7 +62,18 @@ def convert(section: Any, to: type[Any], path: str) -> Any:
     try:
         return msgspec.convert(section, to)
     except (msgspec.ValidationError, ConfigError) as error:
-        raise ConfigError(_located(str(error), path)) from error
+        raise ConfigError(_located(str(error), path, to)) from error
+
+
+@contextmanager
+def placed(path: str) -> Iterator[None]:
+    """Says in every error of ours which part of a configuration it is about."""
+    try:
+        yield
+    except AlganError as error:
+        if not str(error).startswith(path):
+            error.args = (f"{path}: {error}",)
+        raise
 
 
 def _import(group: Group, kind: str, path: str) -> ModuleType:
@@ -75,7 +89,7 @@ def _import(group: Group, kind: str, path: str) -> ModuleType:
         raise PluginError(f"{path}.kind: {kind} cannot be loaded: {error}") from error
 
 
-def _located(message: str, path: str) -> str:
+def _located(message: str, path: str, to: type[Any]) -> str:
     """Turns msgspec's `… - at `$.a[0].b`` and `unknown field `x`` into `a[0].b.x: …`."""
     text, _, where = message.partition(" - at `$")
     where = where.rstrip("`").lstrip(".")
@@ -86,5 +100,19 @@ def _located(message: str, path: str) -> str:
     elif "missing required field `" in text:
         key, text = text.split("`")[1], "is required but missing"
         where = f"{where}.{key}" if where else key
+    elif text.startswith("Invalid enum value ") and (choices := _choices(to, where)):
+        text = f"expected one of {', '.join(choices)}, got {text.removeprefix('Invalid enum value ')}"
     full = f"{path}.{where}" if path and where and not where.startswith("[") else f"{path}{where}"
     return f"{full}: {text}" if full else f"{before if found else text}"
+
+
+def _choices(to: Any, where: str) -> list[str]:
+    """What a `Literal` at a path such as `cameras[0].backpressure` may be; empty if it is none."""
+    for key in re.findall(r"[a-z_]+|\[", where):
+        if key == "[":
+            to = next(iter(get_args(to)), None)
+            continue
+        structs = [t for t in (to, *get_args(to)) if isinstance(t, type) and issubclass(t, msgspec.Struct)]
+        to = next((hints[key] for t in structs if key in (hints := get_type_hints(t))), None)
+    literals = [t for t in (to, *get_args(to)) if get_origin(t) is Literal]
+    return [str(value) for literal in literals for value in get_args(literal)]

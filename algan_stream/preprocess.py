@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from algan_stream.types import InputSpec, PixelFormat
+from algan_stream.types import InputSpec, PixelFormat, Spec
 
 try:
     from algan_stream import _core
@@ -39,7 +39,7 @@ def _native(spec: InputSpec) -> _core.Spec:
     )
 
 
-def empty_slots(count: int, spec: InputSpec) -> npt.NDArray[np.float32]:
+def empty_slots(count: int, spec: Spec) -> npt.NDArray[np.float32]:
     """A batch buffer for `preprocess_into`, aligned so that large batches are written fastest.
 
     Args:
@@ -47,12 +47,12 @@ def empty_slots(count: int, spec: InputSpec) -> npt.NDArray[np.float32]:
         spec: Decides their shape.
 
     Returns:
-        float32 (count, *spec.shape_chw), C order, not initialised.
+        float32 (count, *spec.shape), C order, not initialised.
     """
-    floats = count * math.prod(spec.shape_chw)
+    floats = count * math.prod(spec.shape)
     memory = np.empty(floats * 4 + SLOT_ALIGNMENT_BYTES, np.uint8)
     skip = -memory.ctypes.data % SLOT_ALIGNMENT_BYTES
-    return memory[skip : skip + floats * 4].view(np.float32).reshape(count, *spec.shape_chw)
+    return memory[skip : skip + floats * 4].view(np.float32).reshape(count, *spec.shape)
 
 
 def preprocess(

@@ -17,12 +17,13 @@ from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.config import CameraConfig, LineConfig
 from algan_stream.engines.base import Engine
 from algan_stream.engines.gate import check_golden
-from algan_stream.errors import AlganError, InputError, LedgerError
+from algan_stream.errors import AlganError, ConfigError, InputError, LedgerError
 from algan_stream.intake import Backpressure
 from algan_stream.ledger import CameraAccount
 from algan_stream.pipeline import Pipeline
 from algan_stream.sinks.base import Sink
 from algan_stream.sources.base import Source, SourceContext
+from algan_stream.types import VectorSpec
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ class Service:
         try:
             for i, section in enumerate(line.sinks):
                 module, config = plugins.load("sinks", section, f"sinks[{i}]")
-                self.sinks.append(module.create(config))
+                with plugins.placed(f"sinks[{i}]"):
+                    self.sinks.append(module.create(config))
             self.pipeline = Pipeline(self.bundle, self.engine, self.sinks, line.batch)
             for i, camera in enumerate(line.cameras):
                 self._open_camera(camera, f"cameras[{i}]")
@@ -143,12 +145,24 @@ class Service:
             self.pipeline.open_camera(name, queue_size, camera.backpressure or default)
 
         context = SourceContext(
-            camera.id, camera.deadline_ms, camera.queue_size, self.pipeline.ledger, open_lane
+            camera.id,
+            camera.deadline_ms,
+            camera.queue_size,
+            self.pipeline.ledger,
+            open_lane,
+            self.bundle.manifest.spec,
         )
-        source: Source = module.create(config, context)
+        with plugins.placed(f"{path}.source"):
+            source: Source = module.create(config, context)
         default: Backpressure = "drop_oldest" if source.live else "block"
         open_lane(camera.id, camera.queue_size)
         self.sources.append((camera, source, box_module.create(box_config)))
+        taken = "vector" if isinstance(self.bundle.manifest.spec, VectorSpec) else "image"
+        if taken not in source.payloads:
+            raise ConfigError(
+                f"{path}.source: kind {config.kind} gives {' or '.join(source.payloads)}s, but "
+                f"{self._line.bundle} takes {taken}s; choose another source or bundle"
+            )
 
     def _feed(self, source: Source, boxes: BoxFinder) -> None:
         try:

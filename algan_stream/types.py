@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -16,6 +16,12 @@ from algan_stream.errors import ConfigError
 
 #: Layout of an image's last axis as a camera delivers it; `grey8` is (H, W), the others (H, W, 3).
 PixelFormat = Literal["bgr8", "rgb8", "grey8"]
+
+#: White of a 16-bit image that uses all its range.
+FULL_RANGE = 65535
+
+#: Most numbers in a vector.
+MAX_FEATURES = 1 << 20
 
 #: One box, float pixels: (x_min, y_min, x_max, y_max); x_max and y_max are exclusive edges.
 Box = tuple[float, float, float, float]
@@ -36,6 +42,8 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             (two taps, aliases; for models trained elsewhere). An axis that grows is always bilinear.
         mean: Subtracted after scaling to 0..1, in RGB order.
         std: Divisor after that, in RGB order, each > 0.
+        white_level: Value of white in 16-bit image files, 255 to 65535, e.g. 4095 for a camera of 12 bits:
+            `images.read_image` maps 0 to it onto 8 bits by one straight line. 8-bit images ignore it.
     """
 
     height_px: int
@@ -44,8 +52,11 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     downscale: Literal["area", "bilinear"] = "area"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    white_level: int = FULL_RANGE
 
     def __post_init__(self) -> None:
+        if not 255 <= self.white_level <= FULL_RANGE:
+            raise ConfigError(f"input_spec.white_level: expected 255 to {FULL_RANGE}, got {self.white_level}")
         for name, value in (("height_px", self.height_px), ("width_px", self.width_px)):
             if not 1 <= value <= 4096:
                 raise ConfigError(f"input_spec.{name}: expected 1 to 4096, got {value}")
@@ -63,6 +74,39 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     def shape_chw(self) -> tuple[int, int, int]:
         """Shape of one image's input: (channels, height_px, width_px)."""
         return self.channels, self.height_px, self.width_px
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The same, as every spec has it."""
+        return self.shape_chw
+
+
+class VectorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The network's input is a vector of numbers, as they come: float32 (features,).
+
+    Attributes:
+        features: Numbers in a vector, 1 to `MAX_FEATURES`.
+        names: Their names, in order, where the training table had any; else empty. A table with other names
+            is not scored.
+    """
+
+    features: int
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.features <= MAX_FEATURES:
+            raise ConfigError(f"vector_spec.features: expected 1 to {MAX_FEATURES}, got {self.features}")
+        if self.names and len(self.names) != self.features:
+            raise ConfigError(f"vector_spec.names: expected {self.features} or none, got {len(self.names)}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one vector: (features,)."""
+        return (self.features,)
+
+
+#: What one input of a network is made of.
+Spec: TypeAlias = InputSpec | VectorSpec
 
 
 class Outcome(str, Enum):
@@ -144,7 +188,7 @@ class FrameVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Frame:
-    """One picture on its way through the pipeline.
+    """One picture, or vector, on its way through the pipeline.
 
     Attributes:
         camera: Name of the camera.
@@ -159,6 +203,7 @@ class Frame:
         fault: Set by a source that announces a frame which it could not decode; such a frame gets
             `unknown` with this reason.
         reply: Called with the verdict, from the pipeline's thread; must not block.
+        vector: (features,) float32 instead of an image, which is then empty; read-only and held likewise.
         received_ns: `time.monotonic_ns()` when the pipeline took it.
         entry: Its entry in the ledger, set by the pipeline.
     """
@@ -173,5 +218,6 @@ class Frame:
     part_id: str = ""
     fault: str = ""
     reply: Callable[[FrameVerdict], None] | None = None
+    vector: npt.NDArray[np.float32] | None = None
     received_ns: int = 0
     entry: int = -1

@@ -1,6 +1,8 @@
 """Wire protocol v1: ZeroMQ multipart messages, a msgpack header and for frames one payload of raw pixels.
 
-Client (DEALER) → service (ROUTER): `Hello`, `SendFrame` + pixels, `Bye`.
+A vector of features is a frame of another shape: it shares ids, credits and results with images.
+
+Client (DEALER) → service (ROUTER): `Hello`, `SendFrame` + pixels, `SendVector` + numbers, `Bye`.
 Service → client: `Welcome`, `Result`, `Refusal`, `Closing`.
 Service → anyone (PUB): topic `verdict.CAMERA`, then a `FrameVerdict`.
 
@@ -9,14 +11,14 @@ A client may have `credits` frames without a result; each `Result` gives one cre
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from algan_stream.errors import ProtocolError
-from algan_stream.types import FrameVerdict, PixelFormat
+from algan_stream.types import MAX_FEATURES, FrameVerdict, PixelFormat
 
 VERSION = 1
 #: Longest header accepted; boxes of one frame make up nearly all of it.
@@ -65,6 +67,26 @@ class SendFrame(msgspec.Struct, tag="frame", forbid_unknown_fields=True, kw_only
     deadline_ms: float | None = None
 
 
+class SendVector(msgspec.Struct, tag="vector", forbid_unknown_fields=True, kw_only=True):
+    """Header of a feature vector; the second part of the message is its numbers, little-endian.
+
+    Attributes:
+        frame_id: As for `SendFrame`; both count together.
+        dtype: Of a number; `f32` takes 4 bytes.
+        length: How many there are.
+        captured_ns: Unix time of measurement in nanoseconds.
+        part_id: The caller's own name for the vector or part.
+        deadline_ms: A verdict later than this after arrival is worthless.
+    """
+
+    frame_id: int
+    dtype: Literal["f32"]
+    length: int
+    captured_ns: int
+    part_id: str = ""
+    deadline_ms: float | None = None
+
+
 class Bye(msgspec.Struct, tag="bye", forbid_unknown_fields=True):
     """The client will send no more."""
 
@@ -109,7 +131,8 @@ class Closing(msgspec.Struct, tag="closing"):
     """The service stops: send no more; results on frames it has will still come."""
 
 
-ToService: TypeAlias = Hello | SendFrame | Bye
+Announcement: TypeAlias = SendFrame | SendVector
+ToService: TypeAlias = Hello | Announcement | Bye
 ToClient: TypeAlias = Welcome | Result | Refusal | Closing
 
 _T = TypeVar("_T")
@@ -162,6 +185,21 @@ def image_of(header: SendFrame, payload: memoryview) -> npt.NDArray[np.uint8]:
     return np.frombuffer(payload, np.uint8).reshape(shape)
 
 
+def vector_of(header: SendVector, payload: memoryview) -> npt.NDArray[np.float32]:
+    """Views a payload as a vector, (length,) little-endian float32, without copying.
+
+    Raises:
+        ProtocolError: Length and payload disagree.
+    """
+    if not 1 <= header.length <= MAX_FEATURES:
+        raise ProtocolError(f"length: expected 1 to {MAX_FEATURES}, got {header.length}")
+    if payload.nbytes != 4 * header.length:
+        raise ProtocolError(
+            f"payload: expected {header.length}×4 = {4 * header.length} bytes for f32, got {payload.nbytes}"
+        )
+    return np.frombuffer(payload, "<f4")
+
+
 def boxes_of(header: SendFrame) -> npt.NDArray[np.float32] | None:
     """The frame's boxes as (N, 4) float32 xyxy, or None.
 
@@ -176,7 +214,7 @@ def boxes_of(header: SendFrame) -> npt.NDArray[np.float32] | None:
         return np.asarray(header.boxes, np.float32).reshape(-1, 4)
 
 
-def deadline_of(header: SendFrame) -> float | None:
+def deadline_of(header: Announcement) -> float | None:
     """The frame's deadline in milliseconds after its arrival, or None; below 0 it is over already.
 
     Raises:

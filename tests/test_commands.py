@@ -99,9 +99,8 @@ def test_calibrate_takes_a_raw_threshold(tmp_path: Path, parts: Path) -> None:
     ("which", "peers"),
     [
         (("preprocess", "--repeats", 3), {"opencv+numpy", "blobfromimage+numpy", "memory-copy"}),
-        (("engine", "--seconds", 0.2), {"bare-engine"}),
         (("engine", "--bundle", "demo", "--seconds", 0.2), {"bare-engine"}),
-        (("pipeline", "--seconds", 0.5), {"bare-engine"}),
+        (("pipeline", "--bundle", "demo", "--seconds", 0.5), {"bare-engine"}),
     ],
 )
 def test_bench_rows_have_what_other_tools_rely_on(

@@ -55,7 +55,7 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Engine]:
 
 
 def _inputs(engine: Engine, count: int, seed: int = 0) -> npt.NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=(count, *engine.shape_chw)).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=(count, *engine.input_shape)).astype(np.float32)
 
 
 def test_it_says_what_it_is(engine: Engine, bundle: Bundle) -> None:
@@ -66,7 +66,7 @@ def test_it_says_what_it_is(engine: Engine, bundle: Bundle) -> None:
     assert identity.precision in ("fp32", "bf16", "fp16", "int8")
     assert identity.threads >= 1
     assert str(identity) == f"{identity.kind} {identity.version} {identity.device} {identity.precision}"
-    assert engine.shape_chw == bundle.manifest.input_spec.shape_chw
+    assert engine.input_shape == bundle.manifest.input_spec.shape_chw
 
 
 def test_slots_are_as_promised(engine: Engine) -> None:
@@ -75,7 +75,7 @@ def test_slots_are_as_promised(engine: Engine) -> None:
     for i, slot in enumerate(engine.slots):
         inputs = slot.inputs_nchw
         assert slot.index == i
-        assert inputs.shape == (_MAX_BATCH, *engine.shape_chw)
+        assert inputs.shape == (_MAX_BATCH, *engine.input_shape)
         assert inputs.dtype == np.float32
         assert inputs.flags.c_contiguous
         assert inputs.flags.writeable

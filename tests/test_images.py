@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import struct
+import threading
+import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from algan_stream.errors import ImageError, InputError
-from algan_stream.images import IMAGE_SUFFIXES, list_images, read_image
+from algan_stream.images import IMAGE_SUFFIXES, list_images, read_image, read_pixels
+from algan_stream.ledger import Ledger
+from algan_stream.sources import folder
+from algan_stream.sources.base import SourceContext
+from algan_stream.types import InputSpec
 
 _RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
@@ -68,17 +76,136 @@ def test_a_png_with_a_flipped_byte_is_refused(tmp_path: Path, corrupt_at: float)
 
 
 @pytest.mark.parametrize(
-    ("mode", "pixels"),
-    [
-        ("I;16", np.full((8, 8), 1000, np.uint16)),
-        ("RGBA", np.zeros((8, 8, 4), np.uint8)),
-        ("LA", np.zeros((8, 8, 2), np.uint8)),
-    ],
+    ("mode", "pixels"), [("RGBA", np.zeros((8, 8, 4), np.uint8)), ("LA", np.zeros((8, 8, 2), np.uint8))]
 )
-def test_what_8_bits_cannot_hold_is_refused(tmp_path: Path, mode: str, pixels: np.ndarray) -> None:
+def test_transparency_is_refused(tmp_path: Path, mode: str, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    with pytest.raises(ImageError, match=f"expected 8-bit grey or RGB, got mode '{mode}'.*convert it"):
+    with pytest.raises(ImageError, match=f"expected 8-bit grey or RGB.*got mode '{mode}'.*convert it"):
         read_image(tmp_path / "a.png")
+
+
+def expected_8_bits(pixels: np.ndarray, white: int) -> np.ndarray:
+    return np.floor(pixels.astype(np.float64) * 255 / white + 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("white", [65535, 4095, 1023])
+def test_16_bits_are_mapped_by_one_straight_line(
+    tmp_path: Path, suffix: str, channels: int, white: int
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    pixels = np.random.default_rng(1).integers(0, white + 1, (20, 30, channels), np.uint16)
+    pixels[0, 0], pixels[0, 1] = 0, white
+    assert cv2.imwrite(str(path), pixels[..., ::-1])  # OpenCV writes BGR
+    image, pixel_format = read_image(path, white)
+    assert image.dtype == np.uint8
+    assert pixel_format == ("grey8" if channels == 1 else "rgb8")
+    assert image.flags.c_contiguous
+    assert np.array_equal(image.reshape(pixels.shape), expected_8_bits(pixels, white))
+    assert (image[0, 0].min(), image[0, 1].max()) == (0, 255)
+    raw, _ = read_pixels(path)
+    assert raw.dtype == np.uint16
+    assert np.array_equal(raw.reshape(pixels.shape), pixels)
+
+
+def test_the_range_of_one_image_does_not_stretch_it(tmp_path: Path) -> None:
+    """Else a dark part and a bright one would look the same, and one hot pixel would change every score."""
+    for name, level in (("dark", 10_000), ("bright", 60_000)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((8, 8), level, np.uint16))
+    assert int(read_image(tmp_path / "dark.png")[0].max()) == round(10_000 / 257)
+    assert int(read_image(tmp_path / "bright.png")[0].max()) == round(60_000 / 257)
+
+
+def test_brighter_than_white_and_an_unknown_white_are_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((8, 8), 5000, np.uint16))
+    with pytest.raises(ImageError, match=r"a\.png: holds the value 5000, above the white level 4095"):
+        read_image(tmp_path / "a.png", 4095)
+    with pytest.raises(ImageError, match="without a model it is not known which value is white"):
+        read_image(tmp_path / "a.png", None)
+    Image.fromarray(_RGB).save(tmp_path / "b.png")
+    assert np.array_equal(read_image(tmp_path / "b.png", None)[0], _RGB)
+    assert np.array_equal(read_image(tmp_path / "b.png", 255)[0], _RGB)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_16_bits_with_transparency_are_refused(tmp_path: Path, channels: int) -> None:
+    pixels = np.zeros((8, 8, 4), np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    if channels == 2:
+        Image.fromarray(np.zeros((8, 8, 2), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="without transparency"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.filterwarnings("ignore:.*Corrupt EXIF data:UserWarning")  # Pillow also says so aloud
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+def test_a_truncated_16_bit_file_is_refused(tmp_path: Path, suffix: str, channels: int, kept: float) -> None:
+    """OpenCV alone would hand out a picture with a black rest."""
+    path = tmp_path / f"a{suffix}"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 65536, (40, 60, channels), np.uint16))
+    data = path.read_bytes()
+    path.write_bytes(data[: round(len(data) * kept)])
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_16_bits_upright_as_it_does_8(tmp_path: Path, suffix: str, orientation: int) -> None:
+    grey = np.random.default_rng(0).integers(0, 65536, (20, 30), np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(grey).save(tmp_path / f"deep{suffix}", exif=exif)
+    Image.fromarray((grey >> 8).astype(np.uint8)).save(tmp_path / f"plain{suffix}", exif=exif)
+    deep, _ = read_pixels(tmp_path / f"deep{suffix}")
+    assert np.array_equal(deep >> 8, read_image(tmp_path / f"plain{suffix}")[0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_16_bit_rgb_upright(tmp_path: Path, orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), np.uint16)
+    cv2.imwrite(str(tmp_path / "plain.png"), pixels[..., ::-1])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray((pixels >> 8).astype(np.uint8)).save(tmp_path / "shallow.png", exif=exif)
+    insert_chunk(tmp_path / "plain.png", b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    deep, _ = read_pixels(tmp_path / "plain.png")
+    assert deep.dtype == np.uint16
+    assert np.array_equal(deep >> 8, read_image(tmp_path / "shallow.png")[0])
+
+
+def insert_chunk(path: Path, kind: bytes, body: bytes) -> None:
+    """Puts a chunk behind a PNG's header."""
+    data = path.read_bytes()
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    path.write_bytes(data[:33] + chunk + data[33:])
+
+
+@pytest.mark.parametrize("header", [b"P5 4 2 1023\n", b"P5 4 2 65535\n", b"P6 4 2 4095\n", b"P6 4 2 65535\n"])
+def test_netpbm_of_more_than_8_bits_is_refused(tmp_path: Path, header: bytes) -> None:
+    """Pillow would stretch it by the file's own maximum, or cut it to 8 bits, without a word."""
+    (tmp_path / "a.ppm").write_bytes(header + bytes(2 * 4 * 2 * (3 if header[1:2] == b"6" else 1)))
+    with pytest.raises(ImageError, match="of 16 bits; convert it to PNG"):
+        read_image(tmp_path / "a.ppm")
+
+
+def test_a_16_bit_tiff_whose_zero_is_white_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    with pytest.raises(ImageError, match="0 means white"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_folder_source_maps_16_bits_as_the_model_was_trained(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((8, 8), 4095, np.uint16))
+    spec = InputSpec(height_px=32, width_px=32, white_level=4095)
+    for known, level, fault in ((spec, 255, ""), (None, None, "without a model")):
+        context = SourceContext("cam", None, 4, Ledger(), lambda *_: None, known)
+        (frame,) = folder.create(folder.Config(path=str(tmp_path)), context).frames(threading.Event())
+        assert fault in frame.fault
+        assert level is None or int(frame.image.max()) == level
 
 
 def test_a_float_tiff_is_refused(tmp_path: Path) -> None:

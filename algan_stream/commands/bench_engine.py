@@ -37,7 +37,7 @@ def rows(bundle: Bundle, seconds: float) -> list[Any]:
             engine.close()
             measured.append(
                 {
-                    "case": f"{precision}, batch {batch}, {bundle.manifest.input_spec.width_px} px",
+                    "case": f"{precision}, batch {batch}, {bundle.manifest.image_spec.width_px} px",
                     "subject": "engine",
                     "value": statistics.median(ours),
                     "unit": "images/s",
@@ -78,7 +78,7 @@ def _openvino_queue(bundle: Bundle, engine: Engine, precision: str, batch: int) 
     }
     compiled = core.compile_model(core.read_model(bundle.model_path), "CPU", properties)
     requests: Any = ov.AsyncInferQueue(compiled, len(engine.slots))
-    ready = ov.Tensor(np.zeros((batch, *engine.shape_chw), np.float32), shared_memory=False)
+    ready = ov.Tensor(np.zeros((batch, *engine.input_shape), np.float32), shared_memory=False)
 
     def measure(seconds: float) -> float:
         images, started = 0, time.perf_counter()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from algan_stream.bundle import read_bundle
 from algan_stream.commands.options import BundleArgument, JsonOption
+from algan_stream.types import Spec, VectorSpec
 
 app = typer.Typer(help="Look into model bundles.", no_args_is_help=True)
 
@@ -27,11 +28,9 @@ def show(bundle: BundleArgument, json_: JsonOption = False) -> None:
         typer.echo(msgspec.json.encode(manifest))
         return
     table = Table(title=f"{manifest.name} ({opened.path.name})", show_header=False)
-    spec, calibration = manifest.input_spec, manifest.calibration
+    calibration = manifest.calibration
     table.add_row("model", f"{manifest.model_kind}, SHA-256 {opened.model_sha256[:12]}…")
-    table.add_row(
-        "input", f"{spec.channels} × {spec.height_px} × {spec.width_px} px, downscale {spec.downscale}"
-    )
+    table.add_row("input", _input(manifest.spec))
     if calibration is None:
         table.add_row("threshold", "none: run `algan-stream calibrate`, until then every verdict is unknown")
     else:
@@ -49,3 +48,9 @@ def show(bundle: BundleArgument, json_: JsonOption = False) -> None:
     for name, entry in manifest.files.items():
         table.add_row(name, f"{entry.size_bytes} bytes, SHA-256 {entry.sha256[:12]}…")
     Console().print(table)
+
+
+def _input(spec: Spec) -> str:
+    if isinstance(spec, VectorSpec):
+        return f"vectors of {spec.features} features" + (", by name" if spec.names else "")
+    return f"{spec.channels} × {spec.height_px} × {spec.width_px} px, downscale {spec.downscale}"

@@ -21,13 +21,17 @@ from algan_stream.commands.options import (
 )
 from algan_stream.errors import BundleError, CalibrationError, ConfigError, ImageError
 from algan_stream.images import list_images
-from algan_stream.scoring import score_images
+from algan_stream.scoring import ImageScore, VectorScore, score_images, score_table
 from algan_stream.service import open_engine
+from algan_stream.tables import Table, list_tables, read_table, row_hashes
+from algan_stream.types import VectorSpec
 
 
 def calibrate(
     bundle: BundleArgument,
-    good_images: Annotated[Path, typer.Argument(help="Folder of good images that were not trained on.")],
+    good_images: Annotated[
+        Path, typer.Argument(help="Folder of good images that were not trained on; or a table of vectors.")
+    ],
     false_reject_rate: Annotated[
         float | None, typer.Option(help="Share of good parts that may be rejected, e.g. 0.01.")
     ] = None,
@@ -35,22 +39,27 @@ def calibrate(
     precision: PrecisionOption = Precision.FP32,
     json_: JsonOption = False,
 ) -> None:
-    """Set the threshold of a bundle from good images, and write it into the bundle."""
+    """Set the threshold of a bundle from good images (or vectors), and write it into the bundle."""
     if (false_reject_rate is None) == (threshold is None):
         raise ConfigError("give either --false-reject-rate or --threshold")
     if bundle == DEMO_NAME:
         raise BundleError("the shipped demo bundle is not changed; copy its directory and calibrate the copy")
-    files = list_images(good_images)
     opened = read_bundle(bundle)
-    _refuse_training_images(opened, files)
+    vectors = isinstance(opened.manifest.spec, VectorSpec)
+    tables = [read_table(file) for file in list_tables(good_images)] if vectors else []
+    files = [] if vectors else list_images(good_images)
+    _refuse_training_data(opened, files, tables)
     engine = open_engine(opened, engine_section(precision))
     try:
-        lines = list(score_images(opened, engine, files))
+        lines: list[ImageScore | VectorScore] = list(score_images(opened, engine, files)) if files else []
+        for table in tables:
+            lines += score_table(opened, engine, table)
     finally:
         engine.close()
     for line in lines:
         if line.score is None:
-            raise ImageError(f"{line.path}: cannot calibrate on it: {line.reason}; mend or remove it")
+            where = f" row {line.row}" if isinstance(line, VectorScore) else ""
+            raise ImageError(f"{line.path}{where}: cannot calibrate on it: {line.reason}; mend or remove it")
     scores = [line.score for line in lines if line.score is not None]
     if threshold is not None:
         result = calibration.with_raw_threshold(scores, threshold)
@@ -66,15 +75,15 @@ def calibrate(
     else:
         typer.echo(
             f"{bundle}: rejects above {result.threshold:.6g}; of good parts at most {false_reject_rate:.4g} "
-            f"on average, between {low:.4g} and {high:.4g} (95 %) given {len(scores)} images"
+            f"on average, between {low:.4g} and {high:.4g} (95 %) given {len(scores)} of them"
         )
 
 
-def _refuse_training_images(bundle: Bundle, files: list[Path]) -> None:
+def _refuse_training_data(bundle: Bundle, files: list[Path], tables: list[Table]) -> None:
     """A model scores what it was trained on as better than it scores other good parts.
 
     Raises:
-        CalibrationError: Some images are among those that the bundle's `report/split.csv` was trained on.
+        CalibrationError: Some are among those that the bundle's `report/split.csv` says were trained on.
     """
     split = bundle.path / "report" / "split.csv"
     if not split.is_file():
@@ -82,9 +91,12 @@ def _refuse_training_images(bundle: Bundle, files: list[Path]) -> None:
     with split.open(encoding="utf-8", newline="") as file:
         trained = {row["sha256"] for row in csv.DictReader(file) if row["split"] == "train"}
     digits = len(next(iter(trained), ""))
-    known = [f for f in files if hashlib.sha256(f.read_bytes()).hexdigest()[:digits] in trained]
+    hashes = {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    for table in tables:
+        hashes |= {f"{table.path} row {row}": found for row, found in enumerate(row_hashes(table.values))}
+    known = [name for name, found in hashes.items() if found[:digits] in trained]
     if digits and known:
         raise CalibrationError(
-            f"{len(known)} of {len(files)} images were trained on, {known[0]} for one; "
-            "calibrate on good images that the model has not seen"
+            f"{len(known)} of {len(hashes)} {'vectors' if tables else 'images'} were trained on, {known[0]} "
+            f"for one; calibrate on good ones that the model has not seen"
         )

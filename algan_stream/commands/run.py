@@ -13,6 +13,7 @@ from rich.table import Table
 from algan_stream.commands.options import JsonOption
 from algan_stream.config import read_line
 from algan_stream.ledger import CameraAccount
+from algan_stream.plugins import placed
 from algan_stream.service import Service, stop_on_signals
 
 
@@ -25,7 +26,8 @@ def run(
     With --json: a line `{"event": "ready", …}` once frames are taken, and one `{"event": "stopped", …}` with
     the final accounts. Ends with 0 only if the accounts add up.
     """
-    service = Service(read_line(line))
+    with placed(str(line)):
+        service = Service(read_line(line))
     endpoints = [
         endpoint
         for part in (*service.sinks, *(source for _, source, _ in service.sources))

@@ -9,24 +9,28 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import typer
 
 from algan_stream.client import Client
 from algan_stream.commands.options import BoxesOption, JsonOption, read_boxes
-from algan_stream.errors import ProtocolError
+from algan_stream.errors import InputError, ProtocolError
 from algan_stream.ledger import Ledger
-from algan_stream.sources import folder, video
+from algan_stream.sources import folder, table, video
 from algan_stream.sources.base import Source, SourceContext
+from algan_stream.tables import is_table
+from algan_stream.types import Frame
 
 
 def send(
-    path: Annotated[Path, typer.Argument(help="Folder of images, or a video file.")],
+    path: Annotated[Path, typer.Argument(help="Folder of images, video file, or table (.npy, .csv).")],
     to: Annotated[
         str, typer.Option(help="Where the service's `zmq` source is bound.")
     ] = "tcp://127.0.0.1:5555",
     camera: Annotated[str, typer.Option(help="Name of the camera; empty: the service's own.")] = "",
     fps: Annotated[
-        float, typer.Option(help="Frames per second; 0 = as fast as the service takes them.")
+        float, typer.Option(help="Frames or rows per second; 0 = as fast as the service takes them.")
     ] = 25.0,
     loop: Annotated[bool, typer.Option("--loop", help="Begin again after the last frame.")] = False,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Play images in random order.")] = False,
@@ -34,11 +38,13 @@ def send(
     deadline_ms: Annotated[float | None, typer.Option(help="Verdicts later than this are unknown.")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Play a folder or video as a camera, wait for every verdict, and account for every frame.
+    """Play a folder, video or table as a camera, wait for every verdict, and account for every frame.
 
     Ends with 0 only if every frame was sent and has a verdict, else with 8.
     """
     boxes_by_image = read_boxes(boxes)
+    if boxes_by_image is not None and is_table(path):
+        raise InputError(f"--boxes: {path} is a table of vectors, which have no boxes")
     source = _source(path, fps, loop, shuffle)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -54,14 +60,7 @@ def send(
                     client.skip()
                     continue
                 own = None if boxes_by_image is None else boxes_by_image.get(frame.part_id)
-                client.send(
-                    frame.image,
-                    pixel_format=frame.pixel_format,
-                    boxes=own,
-                    part_id=frame.part_id,
-                    deadline_ms=deadline_ms,
-                    captured_ns=frame.captured_ns,
-                )
+                _send(client, frame, own, deadline_ms)
                 verdicts.update(verdict.verdict.value for verdict in client.poll())
         except ProtocolError as error:
             broken = str(error)
@@ -82,8 +81,28 @@ def send(
         raise typer.Exit(8)
 
 
+def _send(
+    client: Client, frame: Frame, boxes: npt.NDArray[np.float32] | None, deadline_ms: float | None
+) -> None:
+    if frame.vector is not None:
+        client.send_vector(
+            frame.vector, part_id=frame.part_id, deadline_ms=deadline_ms, captured_ns=frame.captured_ns
+        )
+        return
+    client.send(
+        frame.image,
+        pixel_format=frame.pixel_format,
+        boxes=boxes,
+        part_id=frame.part_id,
+        deadline_ms=deadline_ms,
+        captured_ns=frame.captured_ns,
+    )
+
+
 def _source(path: Path, fps: float, loop: bool, shuffle: bool) -> Source:
     context = SourceContext("send", None, 1, Ledger(), lambda camera, queue_size: None)
     if path.is_dir():
         return folder.create(folder.Config(path=str(path), fps=fps, loop=loop, shuffle=shuffle), context)
+    if is_table(path):
+        return table.create(table.Config(path=str(path), fps=fps, loop=loop, shuffle=shuffle), context)
     return video.create(video.Config(path=str(path), fps=fps, loop=loop), context)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from algan_stream.errors import EngineError
 from algan_stream.preprocess import empty_slots
-from algan_stream.types import InputSpec
+from algan_stream.types import Spec
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class Slot:
 
     Attributes:
         index: Number of the slot, from 0.
-        inputs_nchw: (max_batch, C, H, W) float32, C-contiguous; owned by the engine, which reads it in
-            place. Its holder may write between `acquire` and `submit`, nobody at any other time.
+        inputs_nchw: (max_batch, C, H, W), or (max_batch, features) for vectors; float32, C-contiguous;
+            owned by the engine, which reads it in place. Its holder may write between `acquire` and `submit`,
+            nobody at any other time.
     """
 
     index: int
@@ -62,7 +63,7 @@ class Engine(ABC):
     def __init__(
         self,
         identity: EngineIdentity,
-        spec: InputSpec,
+        spec: Spec,
         max_batch: int,
         slot_count: int,
         streams: int,
@@ -70,7 +71,7 @@ class Engine(ABC):
         self.identity = identity
         self.max_batch = max_batch
         self.streams = streams
-        self.shape_chw = spec.shape_chw
+        self.input_shape = spec.shape
         self.slots = tuple(Slot(i, empty_slots(max_batch, spec)) for i in range(slot_count))
         for slot in self.slots:
             slot.inputs_nchw.fill(0.0)  # what is not initialised may hold denormals, which slow a warm-up
@@ -127,10 +128,10 @@ class Engine(ABC):
         return logits
 
     def infer(self, inputs_nchw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Scores ready inputs, of any number, and waits: (N, C, H, W) float32 → (N,) logits."""
-        if inputs_nchw.shape[1:] != self.shape_chw or inputs_nchw.dtype != np.float32:
+        """Scores ready inputs, of any number, and waits: (N, *input_shape) float32 → (N,) logits."""
+        if inputs_nchw.shape[1:] != self.input_shape or inputs_nchw.dtype != np.float32:
             raise EngineError(
-                f"inputs: expected float32 (N, {', '.join(map(str, self.shape_chw))}), "
+                f"inputs: expected float32 (N, {', '.join(map(str, self.input_shape))}), "
                 f"got {inputs_nchw.dtype} {inputs_nchw.shape}"
             )
         parts = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -11,6 +13,7 @@ import numpy.typing as npt
 from algan_stream.bundle import Bundle
 from algan_stream.cpus import available_cpus
 from algan_stream.engines.base import Engine, EngineIdentity, Slot
+from algan_stream.engines.graph import Floats, Graph, Shape
 from algan_stream.errors import EngineError
 
 #: OpenVINO's name of each precision.
@@ -56,7 +59,7 @@ class OpenVinoEngine(Engine):
         _check_precision(core, config.precision)
         try:
             model = core.read_model(bundle.model_path)
-            _check_model(model, bundle.manifest.input_spec.shape_chw)
+            _check_model(model, bundle.manifest.spec.shape)
             self._compiled: Any = core.compile_model(
                 model,
                 "CPU",
@@ -74,7 +77,7 @@ class OpenVinoEngine(Engine):
         version = ov.get_version().split("-")[0]
         super().__init__(
             EngineIdentity("openvino", version, "CPU", config.precision, threads),
-            bundle.manifest.input_spec,
+            bundle.manifest.spec,
             config.max_batch,
             slot_count=2 * streams + 1,
             streams=streams,
@@ -123,6 +126,55 @@ def create(bundle: Bundle, config: Config) -> OpenVinoEngine:
     return OpenVinoEngine(bundle, config)
 
 
+class OpenVinoGraph(Graph):
+    """Another ONNX file, run on demand by a single request."""
+
+    def __init__(self, path: Path, input_shape: Shape, outputs: Mapping[str, Shape], config: Config) -> None:
+        import openvino as ov
+
+        core = ov.Core()
+        _check_precision(core, config.precision)
+        try:
+            model = core.read_model(path)
+            _check_graph(path, model, input_shape, outputs)
+            properties = {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": HINTS[config.precision],
+                "INFERENCE_NUM_THREADS": config.threads or available_cpus(),
+            }
+            self._compiled: Any = core.compile_model(model, "CPU", properties)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"{path}: OpenVINO cannot compile it: {error}") from error
+        super().__init__(path.name, input_shape, outputs, config.max_batch)
+
+    def close(self) -> None:
+        """Frees the compiled graph."""
+        self._compiled = None
+
+    def _run(self, inputs: Floats) -> dict[str, Floats]:
+        found = self._compiled(inputs)
+        return {name: found[name].copy() for name in self.outputs}
+
+
+def open_graph(path: Path, input_shape: Shape, outputs: Mapping[str, Shape], config: Config) -> OpenVinoGraph:
+    """Compiles an ONNX file beside the bundle's model; see `graph.open_graph`."""
+    return OpenVinoGraph(path, input_shape, outputs, config)
+
+
+def _check_graph(path: Path, model: Any, input_shape: Shape, outputs: Mapping[str, Shape]) -> None:
+    found = [str(i.partial_shape) for i in model.inputs]
+    given = {name: str(o.partial_shape) for o in model.outputs for name in o.get_names()}
+    expected = {name: f"[{','.join(['?', *map(str, shape)])}]" for name, shape in outputs.items()}
+    wanted = f"[{','.join(['?', *map(str, input_shape)])}]"
+    if found != [wanted] or any(given.get(name) != shape for name, shape in expected.items()):
+        raise EngineError(
+            f"{path}: expected one input {wanted} and outputs {expected}, got inputs {found} and outputs "
+            f"{given}"
+        )
+
+
 def _check_precision(core: Any, precision: str) -> None:
     offered = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and "BF16" not in offered:
@@ -132,12 +184,12 @@ def _check_precision(core: Any, precision: str) -> None:
         )
 
 
-def _check_model(model: Any, shape_chw: tuple[int, int, int]) -> None:
+def _check_model(model: Any, shape: tuple[int, ...]) -> None:
     inputs = [str(i.partial_shape) for i in model.inputs]
     outputs = [str(o.partial_shape) for o in model.outputs]
-    expected = f"[?,{','.join(map(str, shape_chw))}]"
+    expected = f"[?,{','.join(map(str, shape))}]"
     if inputs != [expected] or outputs != ["[?]"]:
         raise EngineError(
             f"model: expected one input {expected} and one output [?], got inputs {inputs} and outputs "
-            f"{outputs}; the ONNX file does not fit the manifest's input_spec"
+            f"{outputs}; the ONNX file does not fit the manifest"
         )

@@ -8,10 +8,12 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 from algan_stream.ledger import Ledger
-from algan_stream.types import Frame
+from algan_stream.types import Frame, Spec
+
+Payload: TypeAlias = Literal["image", "vector"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class SourceContext:
         ledger: For counting frames that were lost before they arrived.
         open_camera: Makes the queue of one more camera, for sources that serve several; raises
             InputError if the name belongs to another source.
+        spec: What the line's bundle takes, or None outside a line.
     """
 
     camera: str
@@ -32,6 +35,7 @@ class SourceContext:
     queue_size: int
     ledger: Ledger
     open_camera: Callable[[str, int], None]
+    spec: Spec | None = None
 
     def deadline_ns(self, own_ms: float | None = None) -> int | None:
         """Deadline of a frame that arrives now: the nearer of the camera's and the frame's own."""
@@ -48,6 +52,8 @@ class Source(ABC):
 
     #: Whether frames come at the camera's pace (then old ones are dropped when the queue is full) or wait.
     live: ClassVar[bool] = False
+    #: What its frames may hold; a line whose bundle takes something else does not start.
+    payloads: tuple[Payload, ...] = ("image",)
 
     def __init__(self) -> None:
         #: What was refused before it became a frame, by code.

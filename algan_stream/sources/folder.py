@@ -15,7 +15,7 @@ import numpy as np
 from algan_stream.errors import ImageError
 from algan_stream.images import list_images, read_image
 from algan_stream.sources.base import Pace, Source, SourceContext
-from algan_stream.types import Frame
+from algan_stream.types import Frame, InputSpec
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,6 +49,8 @@ class FolderSource(Source):
         self._config, self._context = config, context
         self._root = Path(config.path)
         self._paths = list_images(config.path)
+        spec = context.spec
+        self._white_level = spec.white_level if isinstance(spec, InputSpec) else None
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """Yields each image; a file that cannot be decoded is announced with the fault `bad_image`."""
@@ -68,7 +70,7 @@ class FolderSource(Source):
     def _frame(self, path: Path, frame_id: int) -> Frame:
         fault = ""
         try:
-            image, pixel_format = read_image(path)
+            image, pixel_format = read_image(path, self._white_level)
         except ImageError as error:
             image, pixel_format, fault = np.zeros((0, 0), np.uint8), "grey8", f"bad_image: {error}"
         return Frame(

@@ -77,6 +77,7 @@ class _Client:
 class ZmqSource(Source):
     """ROUTER socket, owned by the thread that runs `frames`; results come over a deque from other threads."""
 
+    payloads = ("image", "vector")  # what does not fit the bundle is answered with unknown, one by one
     live = False  # credits hold the clients back; nothing is dropped here
 
     def __init__(self, config: Config, context: SourceContext) -> None:
@@ -214,7 +215,7 @@ class ZmqSource(Source):
         for client in list(self._clients.values()):
             self._send(client.identity, self._welcome_to(client.camera))
 
-    def _announced(self, client: _Client, header: wire.SendFrame, parts: list[zmq.Frame]) -> Frame | None:
+    def _announced(self, client: _Client, header: wire.Announcement, parts: list[zmq.Frame]) -> Frame | None:
         if header.frame_id < client.next_id:
             message = f"frame_id: expected {client.next_id} or more, got {header.frame_id}"
             self._refuse(client.identity, "malformed", message, header.frame_id)
@@ -222,14 +223,17 @@ class ZmqSource(Source):
         if header.frame_id > client.next_id:
             self._context.ledger.missed(client.camera, header.frame_id - client.next_id)
         client.next_id = header.frame_id + 1
-        image, boxes, deadline_ms, fault = np.zeros((0, 0), np.uint8), None, None, ""
+        image, vector, boxes, deadline_ms, fault = np.zeros((0, 0), np.uint8), None, None, None, ""
         try:
             if len(parts) != 3:
                 raise ProtocolError(f"message: expected header and payload, got {len(parts) - 1} parts")
-            deadline_ms, boxes = wire.deadline_of(header), wire.boxes_of(header)
+            deadline_ms = wire.deadline_of(header)
             if parts[2].buffer.nbytes > self._config.max_frame_bytes:
                 raise ProtocolError(f"payload: expected at most {self._config.max_frame_bytes} bytes")
-            image = wire.image_of(header, parts[2].buffer)
+            if isinstance(header, wire.SendVector):
+                vector = wire.vector_of(header, parts[2].buffer)
+            else:
+                boxes, image = wire.boxes_of(header), wire.image_of(header, parts[2].buffer)
             if len(client.outstanding) >= self._config.credits:
                 raise ProtocolError(f"credits: expected at most {self._config.credits} frames without result")
         except ProtocolError as error:
@@ -240,7 +244,8 @@ class ZmqSource(Source):
             camera=client.camera,
             frame_id=header.frame_id,
             image=image,
-            pixel_format=header.pixel_format,
+            pixel_format="grey8" if isinstance(header, wire.SendVector) else header.pixel_format,
+            vector=vector,
             captured_ns=header.captured_ns,
             deadline_ns=self._context.deadline_ns(deadline_ms),
             boxes=boxes,

@@ -9,8 +9,9 @@ import torch
 from algan_trainer.algan import DivergedError, State, fake_loss, new_state, real_loss, train
 from algan_trainer.augment import augment
 from algan_trainer.buffer import Buffer
-from algan_trainer.config import AlganConfig, Config, DataConfig, override
+from algan_trainer.config import Config, override
 from algan_trainer.latents import loss_weights, mixed_latents, normal_count
+from algan_trainer.sections import AlganConfig, DataConfig
 
 Images = Callable[[int], torch.Tensor]
 
@@ -207,9 +208,10 @@ def test_nan_stops(tiny: Config, images: Images) -> None:
 
 def test_flips() -> None:
     image = torch.arange(6.0).reshape(1, 1, 2, 3).repeat(200, 1, 1, 1)
-    both = augment(image, DataConfig(horizontal_flip=True, vertical_flip=True), rng())
+    still = {"shift": 0.0, "brightness": 0.0, "contrast": 0.0}
+    both = augment(image, DataConfig(horizontal_flip=True, vertical_flip=True, **still), rng())
     assert len({tuple(x.flatten().tolist()) for x in both}) == 4
-    none = augment(image, DataConfig(horizontal_flip=False, vertical_flip=False), rng())
+    none = augment(image, DataConfig(horizontal_flip=False, vertical_flip=False, **still), rng())
     assert torch.equal(none, image)
-    horizontal = augment(image, DataConfig(), rng())
+    horizontal = augment(image, DataConfig(**still), rng())
     assert {tuple(x[0, 0].tolist()) for x in horizontal} == {(0.0, 1.0, 2.0), (2.0, 1.0, 0.0)}

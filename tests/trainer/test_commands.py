@@ -43,10 +43,13 @@ def test_evaluate_writes_the_agreed_keys(trained: Path, mvtec: Path) -> None:
         "n_anomalous",
         "false_reject_rate",
         "detection_rate",
+        "left_out_trained_on",
+        "left_out_held_out",
         "per_type",
         "scores",
     ]
     assert (result["n_normal"], result["n_anomalous"]) == (4, 5)  # the test half, not validation's
+    assert (result["left_out_trained_on"], result["left_out_held_out"]) == (12, 9)
     assert 0 <= result["auroc"] <= 1
     assert result["per_type"].keys() == {"hole", "scratch"}
     assert result["scores"][0].keys() == {"path", "label", "type", "score", "p_value", "verdict"}

@@ -29,7 +29,7 @@ def test_paper_configuration_is_the_papers() -> None:
         ("[algan]\nsigma = 'x'", r"algan\.sigma: Expected `float`"),
         ("[algan]\nalpha = 1.5", r"algan\.alpha: expected 0 to 1, got 1\.5"),
         ("[network]\nsize_px = 100", r"network\.size_px: expected one of 32, 64, 128, 256, 512, got 100"),
-        ("precision = 'fp8'", "precision: Invalid enum value"),
+        ("precision = 'fp8'", "precision: expected one of auto, fp32, bf16, got 'fp8'"),
         ("epochs = ", "not valid TOML"),
     ],
 )

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.calibration import calibrate
@@ -17,7 +18,8 @@ from algan_stream.engines.openvino import Config as EngineConfig
 from algan_stream.engines.openvino import create
 from algan_stream.errors import CalibrationError
 from algan_trainer import export
-from algan_trainer.config import Config
+from algan_trainer.checkpoint import read_checkpoint, restore_discriminator
+from algan_trainer.config import Config, override
 from algan_trainer.evaluate import auroc_of
 from algan_trainer.export import ExportError
 from algan_trainer.networks import Discriminator, anomaly_scores, initialise
@@ -45,6 +47,31 @@ def test_onnx_reproduces_pytorch(size: int, tmp_path: Path) -> None:
         assert np.abs(logits + anomaly_scores(network, inputs[:count])).max() < 1e-5
 
 
+def test_a_model_that_sees_no_colours_is_the_same_in_training_and_in_the_bundle(
+    tiny: Config, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for i in range(14):
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(folder / f"{i:02d}.png")
+    bundle = train(override(tiny, {"data.grey": True}), folder, tmp_path / "b")  # parity is checked there
+    engine = create(bundle, EngineConfig(threads=1))
+    try:
+        colours = rng.uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32)
+        mixed = colours[:, ::-1]  # other colours of the same brightness
+        pooled = [
+            np.concatenate((c, c.max(1, keepdims=True), c.mean(1, keepdims=True)), 1)
+            for c in (colours, mixed)
+        ]
+        first, second = (engine.infer(np.ascontiguousarray(p)) for p in pooled)
+        assert first == pytest.approx(second, abs=1e-5)
+        brighter = engine.infer(np.ascontiguousarray(pooled[0] * 0.5))
+        assert np.abs(brighter - first).max() > 1e-5
+    finally:
+        engine.close()
+
+
 def test_onnx_is_plain(tmp_path: Path) -> None:
     network = Discriminator(32, 4, 5)
     initialise(network, torch.Generator().manual_seed(0))
@@ -60,9 +87,12 @@ def test_bundle_is_complete(tiny: Config, mvtec: Path, tmp_path: Path) -> None:
     bundle = read_bundle(tmp_path / "b")
     manifest, golden = bundle.manifest, bundle.golden()
     assert manifest.name == "gear wheel"
-    assert manifest.files.keys() == {
+    assert {name for name in manifest.files if not name.startswith("report/pictures/")} == {
         "discriminator.onnx",
+        "explain.onnx",
         "golden.npz",
+        "report/index.html",
+        "report/report.json",
         "report/training_curve.csv",
         "report/scores.csv",
         "report/split.csv",
@@ -74,7 +104,8 @@ def test_bundle_is_complete(tiny: Config, mvtec: Path, tmp_path: Path) -> None:
     provenance = manifest.provenance
     assert provenance["data"]["counts"]["train"] == {"good": 12, "anomalous": 0}
     assert provenance["metrics"].keys() == {"validation_auroc", "test_auroc"}
-    assert provenance["checkpoint"]["rule"] == "best validation AUROC"
+    assert provenance["checkpoint"]["rule"] == "labels"
+    assert provenance["checkpoint"]["best"].keys() == {"labels", "label_free"}
     assert "openvino fp32" in provenance["parity"]
     assert len(read_split(bundle.path / "report" / "split.csv")) == 30
     assert not list(tmp_path.glob(".b-new-*"))
@@ -103,7 +134,27 @@ def test_calibration_is_by_images_not_trained_on(tiny: Config, good_folder: Path
     rows = (bundle.path / "report" / "scores.csv").read_text().splitlines()[1:]
     assert all(",calibration,good," in row for row in rows)
     assert bundle.manifest.provenance["metrics"] == {"validation_auroc": None, "test_auroc": None}
-    assert bundle.manifest.provenance["checkpoint"] == {"rule": "last epoch", "epoch": 2}
+    chosen = bundle.manifest.provenance["checkpoint"]
+    assert chosen["rule"] == "label_free"
+    assert chosen["best"].keys() == {"label_free"}  # no labels, so nothing else can be measured
+    assert chosen["epoch"] == chosen["best"]["label_free"]["epoch"]
+
+
+def test_the_last_checkpoint_is_exported_where_it_is_wanted(
+    tiny: Config, mvtec: Path, tmp_path: Path
+) -> None:
+    bundle = train(override(tiny, {"selection": "last", "validate_every": 1}), mvtec, tmp_path / "b")
+    chosen = bundle.manifest.provenance["checkpoint"]
+    assert (chosen["rule"], chosen["epoch"]) == ("last", 2)
+    # What the other rules would have chosen is tried on the test part; it changes nothing of the export.
+    assert all(0.0 <= best["test_auroc"] <= 1.0 for best in chosen["best"].values())
+    arrays, _ = read_checkpoint(tmp_path / "work" / "last.npz")
+    kept = Discriminator(32, 4, 5)
+    last = {name.replace("average.", "discriminator."): a for name, a in arrays.items() if "average." in name}
+    restore_discriminator(kept, last)
+    golden = bundle.golden()
+    expected = -anomaly_scores(kept, torch.from_numpy(golden.inputs))
+    assert golden.logits == pytest.approx(expected, abs=1e-6)
 
 
 def test_unsupported_rate_is_refused_at_once(tiny: Config, good_folder: Path, tmp_path: Path) -> None:

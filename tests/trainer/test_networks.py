@@ -19,7 +19,7 @@ def rng() -> torch.Generator:
 
 @pytest.mark.parametrize(("size", "layers"), [(32, 4), (64, 5), (128, 6), (256, 7)])
 def test_shapes_and_layers(size: int, layers: int) -> None:
-    generator = Generator(size, 2, 10, 3, pooled=True)
+    generator = Generator(size, 2, 10, 5, painted=3)
     discriminator = Discriminator(size, 2, 5)
     images = generator(torch.randn(2, 10, generator=rng()))
     assert images.shape == (2, 5, size, size)
@@ -34,7 +34,7 @@ def test_channels_double_up_to_sixteenfold() -> None:
 
 
 def test_no_batch_norm_on_the_output_and_none_in_the_discriminator() -> None:
-    layers = list(Generator(32, 2, 10, 3, pooled=True).layers)
+    layers = list(Generator(32, 2, 10, 5, painted=3).layers)
     assert isinstance(layers[-1], torch.nn.Tanh)
     assert isinstance(layers[-2], torch.nn.ConvTranspose2d)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in Discriminator(32, 2, 5).modules())
@@ -46,7 +46,7 @@ def test_pooled_channels_are_those_of_the_colours() -> None:
 
 
 def test_generator_may_paint_all_channels() -> None:
-    assert Generator(32, 2, 10, 5, pooled=False)(torch.zeros(2, 10)).shape == (2, 5, 32, 32)
+    assert Generator(32, 2, 10, 5, painted=5)(torch.zeros(2, 10)).shape == (2, 5, 32, 32)
 
 
 def test_folded_spectral_norm_is_one() -> None:

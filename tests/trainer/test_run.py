@@ -192,7 +192,12 @@ def test_divergence_keeps_the_last_good_checkpoint(
 def test_kept_checkpoints(four: Config, good_folder: Path, tmp_path: Path) -> None:
     request = request_for(good_folder, tmp_path / "b")
     run(override(four, {"keep_every": 2}), {}, request)
-    assert {p.name for p in request.work_dir.glob("*.npz")} == {LAST, "epoch-00002.npz", "epoch-00004.npz"}
+    assert {p.name for p in request.work_dir.glob("*.npz")} == {
+        LAST,
+        "best-label_free.npz",
+        "epoch-00002.npz",
+        "epoch-00004.npz",
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -10,17 +10,17 @@ class Buffer:
     """Fakes of earlier iterations, normal and anomalous, each with its weight in the loss.
 
     Attributes:
-        images: (capacity, C, H, W); the first `filled` hold fakes.
+        images: (capacity, C, H, W), or (capacity, features); the first `filled` hold fakes.
         weights: (capacity,) of equation 6, see `latents.loss_weights`.
         filled: Number of fakes held.
     """
 
     def __init__(self, capacity: int, image_like: Tensor) -> None:
-        """Makes an empty buffer for images like `image_like`, (1 or more, C, H, W)."""
+        """Makes an empty buffer for images like `image_like`, (1 or more, C, H, W), or vectors."""
         shape = (capacity, *image_like.shape[1:])
-        empty = torch.zeros(shape, dtype=image_like.dtype)
-        self.images = empty.contiguous(memory_format=torch.channels_last)
-        self.weights = torch.ones(capacity)
+        empty = torch.zeros(shape, dtype=image_like.dtype, device=image_like.device)
+        self.images = empty
+        self.weights = torch.ones(capacity, device=image_like.device)
         self.filled = 0
 
     def put(self, images: Tensor, weights: Tensor, rng: torch.Generator) -> None:
@@ -33,6 +33,6 @@ class Buffer:
         self.filled += len(free)
 
     def sample(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws `count` (or all, if fewer are held) different fakes: (n, C, H, W) and weights (n,)."""
+        """Draws `count` (or all, if fewer are held) different fakes, (n, …), and weights (n,)."""
         slots = torch.randperm(self.filled, generator=rng)[:count]
         return self.images[slots], self.weights[slots]

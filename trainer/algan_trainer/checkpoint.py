@@ -128,7 +128,8 @@ def restore(state: State, arrays: Arrays, facts: dict[str, Any]) -> None:
                     if f"{name}.{index}.{key}" in arrays
                 }
                 if moments:  # absent before the first step
-                    step = torch.from_numpy(arrays[f"{name}.{index}.step"].copy())
+                    # The fused optimiser counts on its own device.
+                    step = torch.from_numpy(arrays[f"{name}.{index}.step"].copy()).to(parameter.device)
                     adam.state[parameter] = {"step": step, **moments}
         state.rng.set_state(torch.from_numpy(arrays["rng"].copy()))
     except KeyError as error:
@@ -153,6 +154,8 @@ def restore_discriminator(network: nn.Module, arrays: Arrays) -> None:
 def _tensors(state: State) -> dict[str, Tensor]:
     """Every tensor that training changes, besides the optimisers' own; shares memory with the state."""
     networks = {"generator": state.generator, "discriminator": state.discriminator}
+    if state.average is not None:
+        networks["average"] = state.average
     tensors = {f"{of}.{name}": t for of, net in networks.items() for name, t in net.state_dict().items()}
     buffer = {"buffer.images": state.buffer.images, "buffer.weights": state.buffer.weights}
     return tensors | buffer | {"z_d": state.z_d, "z_g": state.z_g, "order": state.order}
@@ -164,7 +167,7 @@ def _parameters(adam: torch.optim.Adam) -> list[Tensor]:
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:
     """A copy as numpy; bfloat16, which numpy lacks, as float32, which holds it exactly."""
-    tensor = tensor.detach()
+    tensor = tensor.detach().cpu()
     return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(), order="C")
 
 

@@ -16,20 +16,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from algan_stream.bundle import FORMAT_VERSION, MODEL, Bundle, Manifest, write_bundle
+from algan_stream.bundle import EXPLAIN, FORMAT_VERSION, MODEL, Bundle, Manifest, write_bundle
 from algan_stream.calibration import Calibration, calibrate, p_values
 from algan_stream.engines.gate import check_golden
 from algan_stream.engines.openvino import Config as EngineConfig
 from algan_stream.engines.openvino import create
 from algan_stream.errors import AlganError
-from algan_stream.types import InputSpec
+from algan_stream.types import InputSpec, VectorSpec
 from algan_trainer.algan import State
-from algan_trainer.data import Sample, load_inputs
+from algan_trainer.data import Sample
 from algan_trainer.evaluate import auroc_of
-from algan_trainer.golden import choose_golden, write_golden
+from algan_trainer.golden import choose_golden, spread, write_golden
+from algan_trainer.modality import Modality
 from algan_trainer.networks import anomaly_scores
-from algan_trainer.onnx_graph import write_onnx
-from algan_trainer.report import CURVE, SCORES, SPLIT, write_split, write_table
+from algan_trainer.report import CURVE, CURVE_COLUMNS, SCORES, SPLIT, write_split, write_table
+from algan_trainer.report.training import write_training_report
+from algan_trainer.saliency import write_explanation
+from algan_trainer.selection import rule_for
 from algan_trainer.session import Data, Journal, Request
 
 Scores = npt.NDArray[np.float64]
@@ -54,10 +57,9 @@ class ExportError(AlganError):
 
 @dataclass(frozen=True)
 class Heldout:
-    """Images that were not trained on, as they go into the network, with the trainer's fp32 scores."""
+    """Samples that were not trained on, with the trainer's fp32 scores."""
 
     samples: list[Sample]
-    inputs: npt.NDArray[np.float32]
     scores: Scores
 
     def of(self, split: str) -> npt.NDArray[np.intp]:
@@ -76,27 +78,35 @@ class Parity:
 def export_bundle(
     state: State, journal: Journal, data: Data, request: Request, note: Callable[[str], None]
 ) -> Bundle:
-    """Exports `state.discriminator` with everything that deployment needs; all at once or not at all.
+    """Exports `state.scorer` with everything that deployment needs; all at once or not at all.
 
     Raises:
         ExportError: A runtime does not reproduce PyTorch's logits.
+        SaliencyError: The explanation graph does not reproduce PyTorch's maps.
         CalibrationError: The wanted false-reject rate needs more good images.
         GateError: The finished bundle does not pass its own golden gate.
     """
-    network, spec = state.discriminator, state.config.network.input_spec()
+    network, modality = state.scorer, data.modality
     samples = [s for s in data.dataset.samples if s.split != "train"]
-    inputs = load_inputs(data.dataset.root, [s.path for s in samples], spec)
-    heldout = Heldout(samples, inputs, anomaly_scores(network, torch.from_numpy(inputs)))
+    seen = torch.from_numpy(modality.network_inputs(samples))
+    heldout = Heldout(samples, anomaly_scores(network, seen))
     request.out.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{request.out.name}-new-", dir=request.out.parent))
     try:
-        write_onnx(network, spec.shape_chw, staged / MODEL)
-        scores, parity = _measure(staged, spec, heldout)
+        modality.write_onnx(network, staged / MODEL)
+        scores, parity = _measure(staged, modality, heldout)
+        if modality.model_kind == "algan-image":
+            # A share of the map's peak, not a logit: no tolerance follows from it.
+            parity.differences["openvino fp32 saliency"] = write_explanation(
+                staged / MODEL,
+                data.train.float().cpu().contiguous().numpy(),
+                modality.load(data.dataset.calibration),
+                staged / EXPLAIN,
+            )
         calibration = _calibrate(data, heldout, scores, request, note)
         golden = choose_golden(
-            data.dataset,
+            modality,
             network,
-            spec,
             calibration.threshold,
             margin=max(parity.tolerance.values()),
             count=state.config.golden_images,
@@ -104,33 +114,53 @@ def export_bundle(
         write_golden(golden, staged)
         metrics = _metrics(heldout, scores, journal, note)
         report = staged / "report"
-        write_table(report / CURVE, journal.curve, ["epoch", "loss_d", "loss_g", "auroc", "seconds"])
+        write_table(report / CURVE, journal.curve, CURVE_COLUMNS)
         write_split(report / SPLIT, data.dataset, data.hashes)
         _write_scores(report / SCORES, heldout, scores, calibration)
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
+        manifest = msgspec.structs.replace(
+            _draft(modality),
             name=request.name or request.out.name,
-            model_kind="algan-image",
-            input_spec=spec,
             tolerance=parity.tolerance,
             calibration=calibration,
             provenance=_provenance(state, journal, data, metrics, parity),
-            files={},
         )
-        _pass_gate(Bundle(staged, manifest))
+        write_training_report(
+            report, staged / MODEL, manifest, state, journal, data, samples, scores, request.report_pictures
+        )
+        _pass_gate(Bundle(staged, manifest), modality)
         staged.chmod(0o755)
         return write_bundle(request.out, staged, manifest)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _measure(staged: Path, spec: InputSpec, heldout: Heldout) -> tuple[Scores, Parity]:
-    """Scores held-out images by OpenVINO in fp32, as they will be served, and compares the runtimes."""
-    scores = _openvino_scores(staged, spec, heldout.inputs, "fp32")
-    differences = {"openvino fp32": float(np.abs(scores - heldout.scores).max())}
-    ort = _onnxruntime_scores(staged / MODEL, heldout.inputs)
+def _draft(modality: Modality) -> Manifest:
+    """A manifest that says what the graph is, and nothing yet of how well it does."""
+    spec = modality.spec
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        name="",
+        model_kind=modality.model_kind,
+        input_spec=spec if isinstance(spec, InputSpec) else msgspec.UNSET,
+        vector_spec=spec if isinstance(spec, VectorSpec) else msgspec.UNSET,
+        tolerance={},
+        files={},
+    )
+
+
+def _measure(staged: Path, modality: Modality, heldout: Heldout) -> tuple[Scores, Parity]:
+    """Scores held-out samples by OpenVINO in fp32, as they will be served, and compares the runtimes.
+
+    Where the modality limits the witnesses, only these are compared, and all keep the trainer's scores.
+    """
+    rows = spread(list(range(len(heldout.samples))), modality.witnesses or len(heldout.samples))
+    inputs, expected = modality.load([heldout.samples[i] for i in rows]), heldout.scores[rows]
+    served = _openvino_scores(staged, modality, inputs, "fp32")
+    scores = served if modality.witnesses is None else heldout.scores
+    differences = {"openvino fp32": float(np.abs(served - expected).max())}
+    ort = _onnxruntime_scores(staged / MODEL, inputs)
     if ort is not None:
-        differences["onnxruntime fp32"] = float(np.abs(ort - heldout.scores).max())
+        differences["onnxruntime fp32"] = float(np.abs(ort - expected).max())
     scale = max(1.0, float(np.abs(heldout.scores).max()))
     for runtime, difference in differences.items():
         if not difference <= PARITY_SHARE * scale:
@@ -140,30 +170,33 @@ def _measure(staged: Path, spec: InputSpec, heldout: Heldout) -> tuple[Scores, P
                 "please report this with the versions of both libraries"
             )
     fp32 = max(FP32_MARGIN * max(differences.values()), FP32_SHARE * scale)
+    if "bf16" not in modality.precisions:
+        return scores, Parity(differences, {"fp32": fp32})
     bf16 = BF16_SHARE * max(float(np.ptp(heldout.scores)), scale)
     if _offers_bf16():
-        halved = _openvino_scores(staged, spec, heldout.inputs, "bf16")
-        differences["openvino bf16"] = float(np.abs(halved - heldout.scores).max())
+        halved = _openvino_scores(staged, modality, inputs, "bf16")
+        differences["openvino bf16"] = float(np.abs(halved - expected).max())
         bf16 = BF16_MARGIN * differences["openvino bf16"]
     return scores, Parity(differences, {"fp32": fp32, "bf16": max(bf16, fp32)})
 
 
 def _openvino_scores(
-    staged: Path, spec: InputSpec, inputs: npt.NDArray[np.float32], precision: Literal["fp32", "bf16"]
+    staged: Path, modality: Modality, inputs: npt.NDArray[np.float32], precision: Literal["fp32", "bf16"]
 ) -> Scores:
-    draft = Manifest(
-        format_version=FORMAT_VERSION,
-        name="",
-        model_kind="algan-image",
-        input_spec=spec,
-        tolerance={},
-        files={},
-    )
-    engine = create(Bundle(staged, draft), EngineConfig(precision=precision, threads=torch.get_num_threads()))
+    bundle = Bundle(staged, _draft(modality))
+    engine = create(bundle, _engine_config(modality, precision))
     try:
         return -engine.infer(inputs).astype(np.float64)
     finally:
         engine.close()
+
+
+def _engine_config(modality: Modality, precision: Literal["fp32", "bf16"] = "fp32") -> EngineConfig:
+    """For few inputs that take long, small batches on one stream: an engine first runs every size."""
+    threads = torch.get_num_threads()
+    if modality.witnesses is None:
+        return EngineConfig(precision=precision, threads=threads)
+    return EngineConfig(precision=precision, threads=threads, streams=1, max_batch=2)
 
 
 def _onnxruntime_scores(model: Path, inputs: npt.NDArray[np.float32]) -> Scores | None:
@@ -213,8 +246,8 @@ def _metrics(
         found[f"{split}_auroc"] = auroc_of(scores[rows], anomalous)
         if found[f"{split}_auroc"] is not None:
             note(f"{split}: AUROC {found[f'{split}_auroc']:.4f} of {len(rows)} images")
-    epoch = "the last one" if journal.best_epoch is None else f"epoch {journal.best_epoch}"
-    note(f"checkpoint: {epoch}")
+    for rule, best in journal.best.items():
+        note(f"best by rule {rule}: epoch {best['epoch']:.0f}, {best['value']:.4f}")
     return found
 
 
@@ -233,19 +266,24 @@ def _provenance(
             "layout": data.dataset.layout,
             "counts": counts,
             "split": f"report/{SPLIT}",
+            **data.modality.facts(),
         },
         "seed": state.config.seed,
         "config": msgspec.to_builtins(state.config),
         "epochs": state.epoch,
-        "checkpoint": {
-            "rule": "last epoch" if journal.best_epoch is None else "best validation AUROC",
-            "epoch": state.epoch if journal.best_epoch is None else journal.best_epoch,
-        },
+        "checkpoint": _checkpoint(state, journal, data),
         "metrics": metrics,
         "parity": parity.differences,
         "training_seconds": round(journal.seconds, 1),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
     }
+
+
+def _checkpoint(state: State, journal: Journal, data: Data) -> dict[str, Any]:
+    """Which checkpoint was exported, by which rule, and what the others would have taken."""
+    rule = rule_for(state.config.selection, data.anomalous)
+    epoch = journal.best[rule]["epoch"] if rule in journal.best else state.epoch
+    return {"rule": rule, "epoch": epoch, "best": journal.best}
 
 
 def _write_scores(path: Path, heldout: Heldout, scores: Scores, calibration: Calibration) -> None:
@@ -257,8 +295,8 @@ def _write_scores(path: Path, heldout: Heldout, scores: Scores, calibration: Cal
     write_table(path, rows, ["path", "split", "kind", "score", "p_value"])
 
 
-def _pass_gate(bundle: Bundle) -> None:
-    engine = create(bundle, EngineConfig(threads=torch.get_num_threads()))
+def _pass_gate(bundle: Bundle, modality: Modality) -> None:
+    engine = create(bundle, _engine_config(modality))
     try:
         check_golden(bundle, engine)
     finally:

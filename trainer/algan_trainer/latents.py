@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from algan_trainer.config import AlganConfig
+from algan_trainer.sections import AlganConfig
 
 
 def normal_latents(batches: int, batch_size: int, dim: int, rng: torch.Generator) -> Tensor:
@@ -24,7 +24,8 @@ def mixed_latents(
 
 def normal_count(batch_size: int, config: AlganConfig) -> int:
     """Number of normal latents in a batch for D: its share α, or half where α is a weight instead."""
-    share = config.alpha if config.alpha_by == "sampling" else 0.5
+    one_kind = config.alpha in (0.0, 1.0)  # half of the batch would have no weight
+    share = config.alpha if config.alpha_by == "sampling" or one_kind else 0.5
     return round(share * batch_size)
 
 

@@ -37,26 +37,29 @@ def append_pooled(rgb: Tensor) -> Tensor:
 class Generator(nn.Module):
     """Latent (N, latent_dim) → image (N, channels, size_px, size_px) in −1..1.
 
-    Transposed convolutions with BN + ReLU; tanh and no BN on the output. With `pooled`, it paints three
-    channels and computes maximum and mean from them, so that these can never disagree with the colours.
+    Transposed convolutions with BN + ReLU; tanh and no BN on the output. It paints `painted` channels: 1, to
+    be shown as three equal ones; 3; or all of `channels`. Of five channels, the maximum and mean that it does
+    not paint are computed, so that these can never disagree with the colours.
     """
 
-    def __init__(self, size_px: int, width: int, latent_dim: int, channels: int, *, pooled: bool) -> None:
+    def __init__(self, size_px: int, width: int, latent_dim: int, channels: int, *, painted: int) -> None:
         super().__init__()
-        self.pooled = pooled
+        self.channels = channels
         inner = stage_channels(size_px, width)[::-1]
         layers: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, inner[0], 4, bias=False)]  # 1×1 → 4×4
         for before, after in pairwise(inner):
             layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True)]
             layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)]
         layers += [nn.BatchNorm2d(inner[-1]), nn.ReLU(inplace=True)]
-        layers += [nn.ConvTranspose2d(inner[-1], channels, 4, stride=2, padding=1), nn.Tanh()]
+        layers += [nn.ConvTranspose2d(inner[-1], painted, 4, stride=2, padding=1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
         """z: (N, latent_dim)."""
         image: Tensor = self.layers(z[:, :, None, None])
-        return append_pooled(image) if self.pooled else image
+        if image.shape[1] == 1:
+            return image.expand(-1, self.channels, -1, -1)  # maximum and mean are the same again
+        return append_pooled(image) if image.shape[1] < self.channels else image
 
 
 class SpectralLayer(nn.Module):
@@ -107,8 +110,11 @@ class SpectralConv2d(SpectralLayer):
         self.stride, self.padding = stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (N, in, H, W)."""
-        return F.conv2d(x, self.normalised_weight(), self.bias, self.stride, self.padding)
+        """x: (N, in, H, W), or (N, 1, H, W), which stands for `in` planes that are all equal."""
+        weight = self.normalised_weight()
+        if x.shape[1] == 1 < weight.shape[1]:
+            weight = weight.sum(1, keepdim=True)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
 class SpectralLinear(SpectralLayer):
@@ -135,7 +141,7 @@ class Discriminator(nn.Module):
         self.convs = nn.ModuleList([*halvings, SpectralConv2d(planes[-1], 1, stride=1, padding=0)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (N, channels, size_px, size_px)."""
+        """x: (N, channels, size_px, size_px), or (N, 1, size_px, size_px) of grey images: equal planes."""
         for conv in self.convs[:-1]:
             x = F.leaky_relu(conv(x), LEAKY_SLOPE, inplace=True)
         logit: Tensor = self.convs[-1](x)  # (N, 1, 1, 1)
@@ -187,6 +193,7 @@ def anomaly_scores(network: nn.Module, images: Tensor, batch_size: int = 32) -> 
     """
     was_training = network.training
     network.eval()
-    logits = [network(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
+    device = next((parameter.device for parameter in network.parameters()), images.device)
+    logits = [network(images[i : i + batch_size].to(device)) for i in range(0, len(images), batch_size)]
     network.train(was_training)
-    return -torch.cat(logits).double().numpy() if logits else np.empty(0)
+    return -torch.cat(logits).double().cpu().numpy() if logits else np.empty(0)

@@ -36,7 +36,11 @@ class VectorGenerator(nn.Module):
 
 
 class VectorDiscriminator(nn.Module):
-    """Vector (N, features) → logit (N,): high for real normal vectors."""
+    """Vector (N, features) → logit (N,): high for real normal vectors.
+
+    Several vectors of one thing, (N, K, features), such as an image's features under K rotations, get the
+    mean of their logits.
+    """
 
     def __init__(self, features: int, hidden: int) -> None:
         super().__init__()
@@ -44,7 +48,10 @@ class VectorDiscriminator(nn.Module):
         self.linears = nn.ModuleList(SpectralLinear(a, b) for a, b in sizes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (N, features)."""
+        """x: (N, features), or (N, K, features)."""
+        if x.dim() == 3:
+            many: Tensor = self(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            return many.mean(1)
         for linear in self.linears[:-1]:
             x = F.leaky_relu(linear(x), LEAKY_SLOPE, inplace=True)
         logit: Tensor = self.linears[-1](x)  # (N, 1)

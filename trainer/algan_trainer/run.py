@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
 
-from algan_stream.bundle import MANIFEST, Bundle, check_target
+from algan_stream.bundle import MANIFEST, Bundle, check_target, read_bundle
 from algan_stream.calibration import calibrate
 from algan_stream.errors import AlganError, BundleError
 from algan_trainer import checkpoint
 from algan_trainer.algan import State, new_state, train
+from algan_trainer.backbone.file import backbone_hash
+from algan_trainer.board import Board, open_board
 from algan_trainer.config import Config, differences, override
-from algan_trainer.data import Dataset, data_hash, file_hashes, load_inputs, read_dataset
+from algan_trainer.data import data_hash
+from algan_trainer.devices import choose_device
+from algan_trainer.distributed import Team, open_team
 from algan_trainer.evaluate import auroc_of
+from algan_trainer.modality import default_config, open_modality, refuse_image_options
 from algan_trainer.networks import anomaly_scores
 from algan_trainer.precision import dtype_of, resolve, use_threads
 from algan_trainer.progress import Reporter
+from algan_trainer.selection import Rule, Trial, new_trial, rule_for
 from algan_trainer.session import Data, Journal, Request
+from algan_trainer.stopping import stop_requests
 
-LAST, BEST = "last.npz", "best.npz"
+LAST, BEST = "last.npz", "best-{rule}.npz"
 #: A kill loses at most this much, however long an epoch is.
 SAVE_EVERY_S = 120.0
 #: Keys that may change when a training is resumed: they only decide when to stop and what to keep.
@@ -43,6 +46,8 @@ class TrainingInterruptedError(AlganError):
 
 def run(base: Config | None, changes: dict[str, Any], request: Request) -> Bundle:
     """Trains, or goes on training, and writes the bundle.
+
+    With several devices each process comes through here; all return the same bundle, which rank 0 writes.
 
     Args:
         base: Configuration from a file; None: the checkpoint's when resuming, else the defaults.
@@ -59,68 +64,109 @@ def run(base: Config | None, changes: dict[str, Any], request: Request) -> Bundl
             f"{request.out}: a finished bundle with its calibration stands there; name another --out, or add "
             "--overwrite"
         )
-    with checkpoint.exclusive(request.work_dir):
-        saved = _saved(request)
-        if base is None and saved is not None:
-            base = msgspec.convert(saved[1]["config"], Config)
-        config = override(base or Config(), changes)
-        config = override(config, {"precision": resolve(config.precision)})
-        threads = use_threads(request.threads)
-        data = _load(request.data, config)
-        if request.false_reject_rate is not None:  # an impossible wish is refused now, not after training
-            calibrate(range(len(data.dataset.calibration)), request.false_reject_rate)
-        journal = Journal(data_hash(data.dataset, data.hashes))
-        state = new_state(config, data.train)
-        if saved is not None:
-            journal = _resumed(state, saved, journal.data_hash, request)
-        batches = len(state.order)
-        reporter = Reporter(config.epochs * batches, state.epoch * batches + state.batch)
-        _introduce(reporter, data.dataset, config, threads, state)
-        with reporter:
-            _loop(state, journal, data, request, reporter)
+    device = choose_device(request.device)
+    with open_team(device, request.devices, compiled=request.compiled) as team:
+        if team.rank == 0:
+            with checkpoint.exclusive(request.work_dir):
+                return _run(base, changes, request, team)
+        return _run(base, changes, replace(request, tensorboard=None, on_validation=None), team)
+
+
+def _run(base: Config | None, changes: dict[str, Any], request: Request, team: Team) -> Bundle:
+    saved = _saved(request)
+    if base is None and saved is not None:
+        base = msgspec.convert(saved[1]["config"], Config)
+    config = override(base or default_config(request.data), changes)
+    refuse_image_options(config.network.kind, changes)
+    precision = resolve(
+        config.precision, convolutions=config.network.kind == "image", device=team.device.type
+    )
+    config = override(config, {"precision": precision})
+    team.check(config.batch_size)
+    threads = use_threads(request.threads, team.size)
+    if config.network.kind == "feature":
+        sha256 = backbone_hash(request.backbone, config.feature.backbone_sha256)
+        config = override(config, {"feature.backbone_sha256": sha256})
+    with team.first():  # it may fill the feature cache
+        data = _load(request, config, team)
+    if request.false_reject_rate is not None:  # an impossible wish is refused now, not after training
+        calibrate(range(len(data.dataset.calibration)), request.false_reject_rate)
+    journal = Journal(data_hash(data.dataset, data.hashes))
+    state = new_state(config, data.train)
+    if saved is not None:
+        journal = _resumed(state, saved, journal.data_hash, request)
+    batches = len(state.order)
+    reporter = Reporter(config.epochs * batches, state.epoch * batches + state.batch)
+    _introduce(reporter, data, config, threads, state)
+    with open_board(request.tensorboard, state, data.modality.spec, data.train) as board, reporter:
+        _loop(state, journal, data, request, reporter, board, team)
+    with team.first():
+        if team.rank:
+            return read_bundle(request.out)
         return _export(state, journal, data, request, reporter)
 
 
-def _loop(state: State, journal: Journal, data: Data, request: Request, reporter: Reporter) -> None:
+def _loop(
+    state: State,
+    journal: Journal,
+    data: Data,
+    request: Request,
+    reporter: Reporter,
+    board: Board | None,
+    team: Team,
+) -> None:
     """Consumes Algorithm 1 batch by batch."""
     config, batches = state.config, len(state.order)
+    trial, rule = new_trial(data.validation, data.anomalous), rule_for(config.selection, data.anomalous)
     first_epoch, before_s, started = state.epoch, journal.seconds, time.monotonic()
     saved_at = started
-    with _stop_requests() as stop:
-        for _ in train(state, data.train):
+    with stop_requests() as stop:
+        for _ in train(state, data.train, team):
             now = time.monotonic()
             journal.seconds = before_s + now - started
             done = state.epoch * batches + state.batch
             loss_d, loss_g = (loss / (state.batch or batches) for loss in state.losses)
-            reporter.batch(done, min(state.epoch + 1, config.epochs), loss_d, loss_g, journal.best_auroc)
+            reporter.batch(
+                done, min(state.epoch + 1, config.epochs), loss_d, loss_g, _best_value(journal, rule)
+            )
             validated = False
             if state.batch == 0:
                 validated = state.epoch % config.validate_every == 0 or state.epoch == config.epochs
-                auroc = _validate(state, journal, data, request) if validated else None
-                row = {"epoch": state.epoch, "loss_d": loss_d, "loss_g": loss_g, "auroc": auroc}
-                journal.curve.append({**row, "seconds": round(journal.seconds, 3)})
+                measured = _validate(state, journal, trial, request) if validated and not team.rank else {}
+                row = {"epoch": state.epoch, "loss_d": loss_d, "loss_g": loss_g}
+                rules = {"auroc": measured.get("labels"), "label_free": measured.get("label_free")}
+                journal.curve.append({**row, **rules, "seconds": round(journal.seconds, 3)})
+                if board is not None:
+                    board.epoch(journal.curve[-1], state)
                 if validated:
-                    reporter.validation(done, state.epoch, config.epochs, _summary(journal))
+                    reporter.validation(done, state.epoch, config.epochs, _summary(journal, rule))
             limit = request.stop_after_epochs
-            stopping = stop.is_set() or (limit is not None and state.epoch - first_epoch >= limit)
-            if validated or stopping or now - saved_at > SAVE_EVERY_S:
+            stopping = team.any(stop.is_set()) or (limit is not None and state.epoch - first_epoch >= limit)
+            if team.rank == 0 and (validated or stopping or now - saved_at > SAVE_EVERY_S):
                 _save(state, journal, request)
                 saved_at = time.monotonic()
+            if validated and request.on_validation is not None:
+                request.on_validation(journal.curve[-1])
             if stopping and state.epoch < config.epochs:
+                with team.first():
+                    pass  # none ends before rank 0 has saved
                 raise TrainingInterruptedError(
                     f"stopped in epoch {state.epoch + 1} of {config.epochs}; nothing is lost: add "
                     f" --resume to the same command to go on ({request.work_dir / LAST})"
                 )
 
 
-def _validate(state: State, journal: Journal, data: Data, request: Request) -> float | None:
-    """Validation AUROC; keeps D where it is the best so far (the paper's rule)."""
-    auroc = auroc_of(anomaly_scores(state.discriminator, data.validation), data.anomalous)
-    if auroc is not None and (journal.best_auroc is None or auroc > journal.best_auroc):
-        journal.best_epoch, journal.best_auroc = state.epoch, auroc
-        arrays = checkpoint.discriminator_arrays(state.discriminator)
-        checkpoint.write_checkpoint(request.work_dir / BEST, arrays, {"epoch": state.epoch, "auroc": auroc})
-    return auroc
+def _validate(state: State, journal: Journal, trial: Trial, request: Request) -> Mapping[Rule, float | None]:
+    """Measures D by every rule, and keeps it where it is the best so far by one of them."""
+    measured = trial.measure(state.scorer)
+    for rule, value in measured.items():
+        best = journal.best.get(rule)
+        if value is not None and (best is None or value > best["value"]):
+            journal.best[rule] = {"epoch": state.epoch, "value": value}
+            arrays = checkpoint.discriminator_arrays(state.scorer)
+            path = request.work_dir / BEST.format(rule=rule)
+            checkpoint.write_checkpoint(path, arrays, {"epoch": state.epoch, rule: value})
+    return measured
 
 
 def _save(state: State, journal: Journal, request: Request) -> None:
@@ -171,18 +217,19 @@ def _resumed(
     return journal
 
 
-def _load(root: Path, config: Config) -> Data:
-    spec = config.network.input_spec()
-    dataset = read_dataset(root, config.seed, config.data.calibration_fraction)
-    validation = dataset.validation
-    train_inputs = torch.from_numpy(load_inputs(root, [s.path for s in dataset.of("train")], spec))
+def _load(request: Request, config: Config, team: Team) -> Data:
+    cache = request.feature_cache or request.work_dir / "features"
+    modality = open_modality(request.data, config, request.backbone, cache)
+    validation = modality.dataset.validation
+    inputs = torch.from_numpy(modality.training_inputs())
+    memory_format = torch.channels_last if inputs.ndim == 4 else torch.contiguous_format
     if config.precision == "auto":
         raise ValueError("precision must be resolved first")
     return Data(
-        dataset=dataset,
-        hashes=file_hashes(root, dataset.samples),
-        train=train_inputs.to(dtype_of(config.precision), memory_format=torch.channels_last),
-        validation=torch.from_numpy(load_inputs(root, [s.path for s in validation], spec)),
+        modality=modality,
+        hashes=modality.hashes(),
+        train=inputs.to(team.device, dtype_of(config.precision), memory_format=memory_format),
+        validation=torch.from_numpy(modality.network_inputs(validation)),
         anomalous=np.array([s.anomalous for s in validation]),
     )
 
@@ -190,9 +237,12 @@ def _load(root: Path, config: Config) -> Data:
 def _export(state: State, journal: Journal, data: Data, request: Request, reporter: Reporter) -> Bundle:
     from algan_trainer.export import export_bundle
 
-    if journal.best_epoch is not None:
-        arrays, _ = checkpoint.read_checkpoint(request.work_dir / BEST)
-        checkpoint.restore_discriminator(state.discriminator, arrays)
+    _try_rules(state, journal, data, request)
+    rule = rule_for(state.config.selection, data.anomalous)
+    state.scorer.cpu()  # from here on it is compared with runtimes on the CPU
+    if rule != "last":
+        arrays, _ = checkpoint.read_checkpoint(request.work_dir / BEST.format(rule=rule))
+        checkpoint.restore_discriminator(state.scorer, arrays)
     bundle = export_bundle(state, journal, data, request, reporter.note)
     journal.finished = True
     arrays, facts = checkpoint.read_checkpoint(request.work_dir / LAST)
@@ -200,44 +250,48 @@ def _export(state: State, journal: Journal, data: Data, request: Request, report
     return bundle
 
 
-def _introduce(reporter: Reporter, dataset: Dataset, config: Config, threads: int, state: State) -> None:
+def _try_rules(state: State, journal: Journal, data: Data, request: Request) -> None:
+    """Notes the test AUROC of each rule's checkpoint, to compare the rules; it decides nothing."""
+    test = data.dataset.of("test")
+    labels = [s.anomalous for s in test]
+    if not any(labels) or all(labels):
+        return
+    inputs = torch.from_numpy(data.modality.network_inputs(test))
+    last = checkpoint.discriminator_arrays(state.scorer)
+    for rule, best in journal.best.items():
+        arrays, _ = checkpoint.read_checkpoint(request.work_dir / BEST.format(rule=rule))
+        checkpoint.restore_discriminator(state.scorer, arrays)
+        best["test_auroc"] = auroc_of(anomaly_scores(state.scorer, inputs), labels)
+    checkpoint.restore_discriminator(state.scorer, last)
+
+
+def _introduce(reporter: Reporter, data: Data, config: Config, threads: int, state: State) -> None:
+    dataset = data.dataset
     counts = ", ".join(
         f"{split} {sum(not s.anomalous for s in of)} good + {sum(s.anomalous for s in of)} anomalous"
         for split in ("train", "calibration", "validation", "test")
         if (of := dataset.of(split))
     )
-    net = config.network
     reporter.note(f"data: {dataset.root}, layout {dataset.layout}: {counts}")
-    reporter.note(
-        f"model: {net.size_px} x {net.size_px} px, width {net.width}; {config.precision}, {threads} threads"
-    )
+    for text in dataset.notes:
+        reporter.note(f"note: {text}")
+    model = data.modality.describe(config)
+    where = f"{threads} threads" if data.train.device.type == "cpu" else str(data.train.device)
+    reporter.note(f"model: {model}; {config.precision}, {where}")
     if state.epoch or state.batch:
         reporter.note(f"resumed: {state.epoch} epochs and {state.batch} batches done")
 
 
-def _summary(journal: Journal) -> str:
+def _best_value(journal: Journal, rule: Rule) -> float | None:
+    return journal.best[rule]["value"] if rule in journal.best else None
+
+
+def _summary(journal: Journal, rule: Rule) -> str:
     row = journal.curve[-1]
     text = f"D {row['loss_d']:.3f}  G {row['loss_g']:.3f}"
-    if row["auroc"] is None:
-        return text
-    return f"{text}  AUROC {row['auroc']:.3f} (best {journal.best_auroc:.3f} at {journal.best_epoch})"
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Turns the first SIGINT or SIGTERM into a flag, read between batches; a second SIGINT ends at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may set handlers
-        return
-
-    def handle(_signum: int, _frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for name, key in (("AUROC", "auroc"), ("label-free", "label_free")):
+        if row[key] is not None:
+            text += f"  {name} {row[key]:.3f}"
+    if rule in journal.best:
+        text += f" (best {journal.best[rule]['value']:.3f} at {journal.best[rule]['epoch']:.0f})"
+    return text

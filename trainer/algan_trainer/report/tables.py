@@ -1,4 +1,4 @@
-"""The bundle's `report/`: plain tables that any tool reads, and the split that evaluation needs."""
+"""The report's plain tables, which any tool reads, and the split that evaluation needs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from algan_trainer.data import Dataset
 
 CURVE, SCORES, SPLIT = "training_curve.csv", "scores.csv", "split.csv"
+CURVE_COLUMNS = ["epoch", "loss_d", "loss_g", "auroc", "label_free", "seconds"]
 #: Hex digits of an image's hash that the split keeps: enough to know an image again, half the size.
 HASH_DIGITS = 32
 

@@ -1,0 +1,1 @@
+"""Pretrained backbones: ONNX files whose outputs are features. Only making one needs PyTorch."""
