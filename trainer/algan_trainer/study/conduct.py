@@ -65,7 +65,7 @@ def conduct(settings: Settings, out: Path, how: How, say: Callable[[str], None])
         done = len(plan.cells) - len(missing)
         say(f"{plan.design.title}: {len(plan.cells)} trainings, {done} done before, {len(missing)} to do")
         try:
-            with _stop_on_sigterm():
+            with _stop_on_signals():
                 _run(plan, missing, fingerprints, results, settings, out, how, say)
         except KeyboardInterrupt:
             count = sum(not _unfinished(result) for result in finished(plan, out).values())
@@ -190,8 +190,11 @@ def _unfinished(result: Result | None) -> bool:
 
 
 @contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """Makes SIGTERM what Ctrl-C is, as far as no training in this process has its own handler."""
+def _stop_on_signals() -> Iterator[None]:
+    """Makes SIGTERM what Ctrl-C is, as far as no training in this process has its own handler.
+
+    SIGINT as well: a shell's background process begins with it ignored, and could not be stopped by it.
+    """
     import signal
     import threading
 
@@ -202,8 +205,9 @@ def _stop_on_sigterm() -> Iterator[None]:
     def stop(_signum: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
