@@ -83,7 +83,9 @@ class Explainer:
         golden = bundle.golden()
         found = self._graph.infer(golden.inputs)["logit"]
         difference = float(np.abs(found - golden.logits).max())
-        allowed = bundle.manifest.tolerance[precision]
+        allowed = bundle.manifest.tolerance.get(precision)
+        if allowed is None:
+            raise GateError(f"{bundle.path}: states no tolerance for {precision}; export the bundle again")
         if not difference <= allowed:
             raise GateError(
                 f"{bundle.path / EXPLAIN}: its logits differ from the bundle's golden ones by "
@@ -222,14 +224,17 @@ def write_png(path: Path, picture_bgr: Image) -> None:
     """
     import cv2
 
-    ok, data = cv2.imencode(".png", picture_bgr)
+    try:
+        ok, data = cv2.imencode(".png", picture_bgr)
+    except cv2.error as error:
+        raise InputError(f"{path}: OpenCV cannot encode {picture_bgr.shape}: {error.err}") from error
+    if not ok:
+        raise InputError(f"{path}: OpenCV cannot encode a picture of shape {picture_bgr.shape}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.tobytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-    if not ok:
-        raise InputError(f"{path}: OpenCV cannot encode a picture of shape {picture_bgr.shape}")
 
 
 @lru_cache(maxsize=1)

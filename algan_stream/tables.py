@@ -160,7 +160,12 @@ def _read_csv(path: Path) -> Table:
 def _feature_columns(path: Path, header: list[str]) -> list[int]:
     if len(set(header)) != len(header) or not all(header):
         raise InputError(f"{path}: expected a header with a different name for each column, got {header[:8]}")
-    columns = [i for i, name in enumerate(header) if name not in (LABEL, SPLIT, ID)]
+    roles = (LABEL, SPLIT, ID)
+    if slips := [name for name in header if name.casefold() in roles and name not in roles]:
+        raise InputError(
+            f"{path}: column {slips[0]!r}: write it {slips[0].casefold()!r}, or name it otherwise"
+        )
+    columns = [i for i, name in enumerate(header) if name not in roles]
     if not columns:
         raise InputError(f"{path}: expected feature columns beside {', '.join(header) or 'nothing'}")
     numbers = [number for i in columns if (number := _number(header[i])) is not None]

@@ -13,6 +13,13 @@ from algan_stream.tables import list_tables, read_table, require_finite, require
 from algan_stream.types import VectorSpec
 
 
+@pytest.mark.parametrize("slip", ["Label", "ID", "SPLIT"])
+def test_a_role_column_in_other_letters_is_never_taken_for_a_feature(tmp_path: Path, slip: str) -> None:
+    (tmp_path / "t.csv").write_text(f"a,b,{slip}\n1,2,0\n3,4,1\n")
+    with pytest.raises(InputError, match=f"column '{slip}': write it '{slip.casefold()}'"):
+        read_table(tmp_path / "t.csv")
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.uint8])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_npy_of_any_number(tmp_path: Path, dtype: type, order: str) -> None:

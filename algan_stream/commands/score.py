@@ -95,6 +95,8 @@ _Lines: TypeAlias = Callable[[Engine, OverlayWriter | None], Iterator[ImageScore
 
 def _image_lines(bundle: Bundle, paths: list[Path], boxes: ImageBoxes) -> _Lines:
     """Finds the images; what it returns scores them."""
+    if missing := [path for path in paths if not path.exists()]:
+        raise InputError(f"{missing[0]}: expected an image or a folder of images, but there is no such file")
     files = [file for path in paths for file in (list_images(path) if path.is_dir() else [path])]
     if tables := [file for file in files if is_table(file)]:
         raise InputError(f"{tables[0]}: is a table of vectors, but {bundle.path} takes images")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,42 @@ def test_every_error_has_an_exit_code_of_its_own() -> None:
     assert all(issubclass(error, AlganError) for error in errors)
     assert len({error.exit_code for error in errors}) == len(errors)
     assert os.EX_OK not in {error.exit_code for error in errors}
+
+
+def test_another_training_in_the_same_place_never_exports_what_was_kept_there(
+    four: Config, good_folder: Path, tmp_path: Path
+) -> None:
+    first = run(four, {}, request_for(good_folder, tmp_path / "b"))
+    kept = tmp_path / "b.training" / "best-label_free.npz"
+    assert kept.exists()
+    # Ended before its first validation, and then said to be complete.
+    short = override(four, {"seed": 7, "validate_every": 100})
+    again = replace(request_for(good_folder, tmp_path / "b"), overwrite=True)
+    with pytest.raises(TrainingInterruptedError):
+        run(short, {}, replace(again, stop_after_epochs=2))
+    assert not kept.exists()
+    second = run(short, {"epochs": 2}, replace(again, resume=True))
+    chosen = second.manifest.provenance["checkpoint"]
+    assert chosen["epoch"] == chosen["best"]["label_free"]["epoch"] == 2
+    assert second.model_sha256 != first.model_sha256
+
+
+def test_a_kept_checkpoint_that_is_not_the_journal_s_is_refused(
+    four: Config, good_folder: Path, tmp_path: Path
+) -> None:
+    request = request_for(good_folder, tmp_path / "b")
+    with pytest.raises(TrainingInterruptedError):
+        run(four, {}, replace(request, stop_after_epochs=2))
+    path = request.work_dir / "best-label_free.npz"
+    arrays, facts = read_checkpoint(path)
+    write_checkpoint(path, arrays, facts | {"epoch": 1})
+    with pytest.raises(CheckpointError, match="got that of epoch 1"):
+        run(four, {"epochs": 2}, replace(request, resume=True))
+
+
+def test_epochs_between_validations_are_kept_where_wanted(
+    four: Config, good_folder: Path, tmp_path: Path
+) -> None:
+    request = request_for(good_folder, tmp_path / "b")
+    run(override(four, {"keep_every": 1, "validate_every": 4}), {}, request)
+    assert len(list(request.work_dir.glob("epoch-*.npz"))) == 4

@@ -67,6 +67,14 @@ def test_rules(wanted: Rule, labels: bool, expected: Rule) -> None:
     assert rule_for(wanted, np.array([False, False, labels])) == expected
 
 
+@pytest.mark.parametrize("wanted", ["auto", "labels", "label_free", "last"])
+def test_without_a_good_sample_to_judge_by_the_last_checkpoint_is_taken(wanted: Rule) -> None:
+    anomalous = np.ones(3, bool)
+    assert rule_for(wanted, anomalous) == "last"
+    measured = new_trial(flat_images(3), anomalous).measure(Flatness(1.0))
+    assert measured == {"labels": None, "label_free": None}
+
+
 def network(seed: int) -> Discriminator:
     made = Discriminator(32, 2, 3)
     initialise(made, torch.Generator().manual_seed(seed))

@@ -64,6 +64,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         require(1 <= self.golden_images <= 64, "golden_images", "1 to 64", self.golden_images)
         require(0 <= self.average_decay < 1, "average_decay", "0 to below 1", self.average_decay)
         require(0 <= self.seed < 2**63, "seed", "0 to 2**63 - 1", self.seed)
+        kind = self.network.kind
+        require(kind == "image" or not self.data.grey, "data.grey", "false for network.kind " + kind, True)
 
 
 def read_config(path: Path) -> Config:

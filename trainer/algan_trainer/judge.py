@@ -161,8 +161,10 @@ def select(bundle: Bundle, subject: Subject, split: str | None) -> tuple[list[Sa
     for row in read_split(bundle.path / "report" / SPLIT):
         known.setdefault(row["sha256"][:HASH_DIGITS], set()).add(row["split"])
     hashes = subject.hashes()
-    # What the bundle does not know keeps what the folder says; a copy of a training image is one.
-    splits = [known.get(hashes[s.path][:HASH_DIGITS], {s.split}) for s in samples]
+    # A copy of a training image is one. What a bundle that knows its split has never seen was not trained on,
+    # though this folder keeps it for training; without such knowledge the folder's word counts.
+    foreign = [{"" if known and s.split == "train" else s.split} for s in samples]
+    splits = [known.get(hashes[s.path][:HASH_DIGITS], of) for s, of in zip(samples, foreign, strict=True)]
     trained_on = sum("train" in of for of in splits)
     if split is not None:
         chosen = [s for s, of in zip(samples, splits, strict=True) if split in of and "train" not in of]

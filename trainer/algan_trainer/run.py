@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,22 +17,23 @@ from algan_trainer import checkpoint
 from algan_trainer.algan import State, new_state, train
 from algan_trainer.backbone.file import backbone_hash
 from algan_trainer.board import Board, open_board
+from algan_trainer.choosing import forget, take_best, validate
 from algan_trainer.config import Config, differences, override
 from algan_trainer.data import data_hash
 from algan_trainer.devices import choose_device
 from algan_trainer.distributed import Team, open_team
-from algan_trainer.evaluate import auroc_of
 from algan_trainer.modality import default_config, open_modality, refuse_image_options
-from algan_trainer.networks import anomaly_scores
 from algan_trainer.precision import dtype_of, resolve, use_threads
 from algan_trainer.progress import Reporter
-from algan_trainer.selection import Rule, Trial, new_trial, rule_for
+from algan_trainer.selection import Rule, new_trial, rule_for
 from algan_trainer.session import Data, Journal, Request
 from algan_trainer.stopping import stop_requests
 
-LAST, BEST = "last.npz", "best-{rule}.npz"
+LAST = "last.npz"
 #: A kill loses at most this much, however long an epoch is.
 SAVE_EVERY_S = 120.0
+#: Good samples that a false-reject rate of 1 % needs.
+FEW_FOR_CALIBRATION = 99
 #: Keys that may change when a training is resumed: they only decide when to stop and what to keep.
 _FREE_KEYS = {"epochs": 0, "keep_every": 0, "golden_images": 0}
 
@@ -95,6 +95,8 @@ def _run(base: Config | None, changes: dict[str, Any], request: Request, team: T
     state = new_state(config, data.train)
     if saved is not None:
         journal = _resumed(state, saved, journal.data_hash, request)
+    elif team.rank == 0:
+        forget(request.work_dir)
     batches = len(state.order)
     reporter = Reporter(config.epochs * batches, state.epoch * batches + state.batch)
     _introduce(reporter, data, config, threads, state)
@@ -132,7 +134,9 @@ def _loop(
             validated = False
             if state.batch == 0:
                 validated = state.epoch % config.validate_every == 0 or state.epoch == config.epochs
-                measured = _validate(state, journal, trial, request) if validated and not team.rank else {}
+                measured = (
+                    validate(state, journal, trial, request.work_dir) if validated and not team.rank else {}
+                )
                 row = {"epoch": state.epoch, "loss_d": loss_d, "loss_g": loss_g}
                 rules = {"auroc": measured.get("labels"), "label_free": measured.get("label_free")}
                 journal.curve.append({**row, **rules, "seconds": round(journal.seconds, 3)})
@@ -142,7 +146,8 @@ def _loop(
                     reporter.validation(done, state.epoch, config.epochs, _summary(journal, rule))
             limit = request.stop_after_epochs
             stopping = team.any(stop.is_set()) or (limit is not None and state.epoch - first_epoch >= limit)
-            if team.rank == 0 and (validated or stopping or now - saved_at > SAVE_EVERY_S):
+            due = validated or stopping or now - saved_at > SAVE_EVERY_S
+            if team.rank == 0 and (due or _kept_for_good(state)):
                 _save(state, journal, request)
                 saved_at = time.monotonic()
             if validated and request.on_validation is not None:
@@ -156,26 +161,17 @@ def _loop(
                 )
 
 
-def _validate(state: State, journal: Journal, trial: Trial, request: Request) -> Mapping[Rule, float | None]:
-    """Measures D by every rule, and keeps it where it is the best so far by one of them."""
-    measured = trial.measure(state.scorer)
-    for rule, value in measured.items():
-        best = journal.best.get(rule)
-        if value is not None and (best is None or value > best["value"]):
-            journal.best[rule] = {"epoch": state.epoch, "value": value}
-            arrays = checkpoint.discriminator_arrays(state.scorer)
-            path = request.work_dir / BEST.format(rule=rule)
-            checkpoint.write_checkpoint(path, arrays, {"epoch": state.epoch, rule: value})
-    return measured
-
-
 def _save(state: State, journal: Journal, request: Request) -> None:
     arrays, facts = checkpoint.capture(state)
     facts |= {"config": msgspec.to_builtins(state.config), "journal": vars(journal)}
     checkpoint.write_checkpoint(request.work_dir / LAST, arrays, facts)
-    every = state.config.keep_every
-    if every and state.batch == 0 and state.epoch % every == 0:
+    if _kept_for_good(state):
         checkpoint.write_checkpoint(request.work_dir / f"epoch-{state.epoch:05d}.npz", arrays, facts)
+
+
+def _kept_for_good(state: State) -> bool:
+    every = state.config.keep_every
+    return bool(every) and state.batch == 0 and state.epoch % every == 0
 
 
 def _saved(request: Request) -> tuple[checkpoint.Arrays, dict[str, Any]] | None:
@@ -237,32 +233,12 @@ def _load(request: Request, config: Config, team: Team) -> Data:
 def _export(state: State, journal: Journal, data: Data, request: Request, reporter: Reporter) -> Bundle:
     from algan_trainer.export import export_bundle
 
-    _try_rules(state, journal, data, request)
-    rule = rule_for(state.config.selection, data.anomalous)
-    state.scorer.cpu()  # from here on it is compared with runtimes on the CPU
-    if rule != "last":
-        arrays, _ = checkpoint.read_checkpoint(request.work_dir / BEST.format(rule=rule))
-        checkpoint.restore_discriminator(state.scorer, arrays)
+    take_best(state, journal, data, request.work_dir)
     bundle = export_bundle(state, journal, data, request, reporter.note)
     journal.finished = True
     arrays, facts = checkpoint.read_checkpoint(request.work_dir / LAST)
     checkpoint.write_checkpoint(request.work_dir / LAST, arrays, facts | {"journal": vars(journal)})
     return bundle
-
-
-def _try_rules(state: State, journal: Journal, data: Data, request: Request) -> None:
-    """Notes the test AUROC of each rule's checkpoint, to compare the rules; it decides nothing."""
-    test = data.dataset.of("test")
-    labels = [s.anomalous for s in test]
-    if not any(labels) or all(labels):
-        return
-    inputs = torch.from_numpy(data.modality.network_inputs(test))
-    last = checkpoint.discriminator_arrays(state.scorer)
-    for rule, best in journal.best.items():
-        arrays, _ = checkpoint.read_checkpoint(request.work_dir / BEST.format(rule=rule))
-        checkpoint.restore_discriminator(state.scorer, arrays)
-        best["test_auroc"] = auroc_of(anomaly_scores(state.scorer, inputs), labels)
-    checkpoint.restore_discriminator(state.scorer, last)
 
 
 def _introduce(reporter: Reporter, data: Data, config: Config, threads: int, state: State) -> None:
@@ -275,11 +251,31 @@ def _introduce(reporter: Reporter, data: Data, config: Config, threads: int, sta
     reporter.note(f"data: {dataset.root}, layout {dataset.layout}: {counts}")
     for text in dataset.notes:
         reporter.note(f"note: {text}")
+    for text in _about_calibration(data, config):
+        reporter.note(f"note: {text}")
     model = data.modality.describe(config)
     where = f"{threads} threads" if data.train.device.type == "cpu" else str(data.train.device)
     reporter.note(f"model: {model}; {config.precision}, {where}")
     if state.epoch or state.batch:
         reporter.note(f"resumed: {state.epoch} epochs and {state.batch} batches done")
+
+
+def _about_calibration(data: Data, config: Config) -> list[str]:
+    """What the threshold will suffer from."""
+    good = {s.path for s in data.dataset.calibration}
+    notes = []
+    if len(good) < FEW_FOR_CALIBRATION:
+        notes.append(
+            f"only {len(good)} good samples to calibrate with: no false-reject rate below "
+            f"{1 / (len(good) + 1):.2g} can be set; {FEW_FOR_CALIBRATION} support 1 %"
+        )
+    chosen_by = {s.path for s in data.dataset.validation}
+    if rule_for(config.selection, data.anomalous) != "last" and good & chosen_by:
+        notes.append(
+            "the good samples that set the threshold also help to choose the checkpoint, so that the stated "
+            "false-reject rate is a little optimistic; `algan-stream calibrate` with others mends it"
+        )
+    return notes
 
 
 def _best_value(journal: Journal, rule: Rule) -> float | None:

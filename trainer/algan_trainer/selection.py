@@ -53,6 +53,8 @@ def new_trial(inputs: Tensor, anomalous: npt.NDArray[np.bool_]) -> Trial:
     """Prepares what checkpoints are tried on; `inputs` are (N, C, H, W) images or (N, F) vectors."""
     rng = torch.Generator().manual_seed(_PROXY_SEED)
     good = inputs[torch.from_numpy(~anomalous)]
+    if not len(good):
+        return Trial(inputs, anomalous, good)
     repeated = good.repeat(_PROXIES_PER_IMAGE, *[1] * (good.dim() - 1))
     return Trial(inputs, anomalous, pseudo_anomalies(repeated, PseudoConfig(), rng))
 
@@ -62,9 +64,11 @@ def rule_for(
 ) -> Rule:
     """Settles `auto`: the paper's rule where validation holds both kinds, else the label-free one.
 
-    `labels` without labels falls back to the last checkpoint, as the paper has no other.
+    Without labels `labels` falls back to the last checkpoint, as the paper has no other; and without a good
+    sample to judge by, so does every rule.
     """
-    both = bool(anomalous.any() and not anomalous.all())
+    if anomalous.all():
+        return "last"
     if wanted == "auto":
-        return "labels" if both else "label_free"
-    return "last" if wanted == "labels" and not both else wanted
+        return "labels" if anomalous.any() else "label_free"
+    return "last" if wanted == "labels" and not anomalous.any() else wanted

@@ -117,13 +117,17 @@ def _grid(plan: Plan, places: Sequence[Place]) -> list[str]:
 def _order_lines(pairs: Sequence[Order]) -> list[str]:
     if not pairs:
         return ["Order: no two places with results have an order in the paper."]
-    wrong = [pair for pair in pairs if not pair.reproduced]
-    lines = [f"Order: {len(pairs) - len(wrong)} of {len(pairs)} pairs stand as in the paper."]
+    kept = [pair for pair in pairs if pair.reproduced]
+    open_ = [pair for pair in pairs if pair.undecided]
+    wrong = [pair for pair in pairs if not pair.reproduced and not pair.undecided]
+    lines = [
+        f"Order: {len(kept)} of {len(pairs)} pairs stand as in the paper, {len(wrong)} the other way round, "
+        f"{len(open_)} undecided.",
+        "",
+    ]
     if len(pairs) <= _FEW:
-        kept = [pair for pair in pairs if pair.reproduced]
-        lines += ["", *(f"- reproduced: {_sentence(pair)}" for pair in kept)]
-    elif wrong:
-        lines.append("")
+        lines += [f"- reproduced: {_sentence(pair)}" for pair in kept]
+        lines += [f"- undecided: {_sentence(pair)}" for pair in open_]
     lines += [f"- NOT reproduced: {_sentence(pair)}" for pair in wrong]
     return lines
 
@@ -136,8 +140,7 @@ def _sentence(pair: Order) -> str:
     noise = (
         "spread unknown"
         if pair.noise is None
-        else f"standard error {pair.noise:.3f}"
-        + (": within noise" if abs(pair.ours) < 2 * pair.noise else "")
+        else f"standard error {pair.noise:.3f}" + (": within noise" if pair.undecided else "")
     )
     return f"{pair.better} above {pair.worse}: paper by {pair.paper:.3f}, here by {pair.ours:+.3f} ({noise})"
 
@@ -201,6 +204,7 @@ def as_json(plan: Plan, places: Sequence[Place], results: Mapping[str, Result]) 
                 "ours": pair.ours,
                 "standard_error": pair.noise,
                 "reproduced": pair.reproduced,
+                "undecided": pair.undecided,
             }
             for pair in (orders(places) if plan.design.ordered else [])
         ],

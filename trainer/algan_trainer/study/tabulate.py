@@ -67,8 +67,13 @@ class Order:
 
     @property
     def reproduced(self) -> bool:
-        """Ours stand in the same order."""
-        return self.ours > 0
+        """Ours stand in the same order, by more than noise."""
+        return self.ours > 0 and not self.undecided
+
+    @property
+    def undecided(self) -> bool:
+        """Ours are equal, or differ by less than two standard errors."""
+        return self.ours == 0 or (self.noise is not None and abs(self.ours) < 2 * self.noise)
 
 
 def tabulate(plan: Plan, results: Mapping[str, Result]) -> list[Place]:
