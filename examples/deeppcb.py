@@ -30,6 +30,7 @@ def main(deeppcb: Path, out: Path) -> None:
         shutil.rmtree(out)
     (out / "boards").mkdir(parents=True)
     boxes_by_board: dict[str, list[list[int]]] = {}
+    seen: set[tuple[tuple[int, ...], bytes]] = set()
     for split in ("trainval", "test"):
         for line in (deeppcb / f"{split}.txt").read_text().splitlines():
             image_name, boxes_name = line.split()
@@ -43,12 +44,10 @@ def main(deeppcb: Path, out: Path) -> None:
             tested, _ = read_image(f"{stem}_test.jpg")
             for i, (x0, y0, x1, y1, kind) in enumerate(boxes):
                 name = f"{stem.name}_{i}.png"
-                save(
-                    template[y0:y1, x0:x1],
-                    out / "crops" / ("train" if split == "trainval" else "test") / "good" / name,
-                )
+                good = out / "crops" / ("train" if split == "trainval" else "test") / "good"
+                save(template[y0:y1, x0:x1], good / name, seen)
                 if split == "test":
-                    save(tested[y0:y1, x0:x1], out / "crops" / "test" / DEFECTS[kind] / name)
+                    save(tested[y0:y1, x0:x1], out / "crops" / "test" / DEFECTS[kind] / name, seen)
             if split == "test":
                 shutil.copy(f"{stem}_test.jpg", out / "boards")
                 boxes_by_board[f"{stem.name}_test.jpg"] = [box[:4] for box in boxes]
@@ -57,10 +56,13 @@ def main(deeppcb: Path, out: Path) -> None:
     sys.stdout.write(f"{out}: {len(boxes_by_board)} boards with {count} boxes to stream\n")
 
 
-def save(crop: np.ndarray, path: Path) -> None:
-    """Writes a crop without loss, so that it holds the very pixels of the box."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(crop).save(path)
+def save(crop: np.ndarray, path: Path, seen: set[tuple[tuple[int, ...], bytes]]) -> None:
+    """Writes a crop, unless the very same one is there: a copy must not lie in training and test alike."""
+    content = (crop.shape, crop.tobytes())
+    if content not in seen:
+        seen.add(content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(crop).save(path)
 
 
 if __name__ == "__main__":
