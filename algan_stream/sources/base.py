@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 from algan_stream.ledger import Ledger
 from algan_stream.types import Frame, Spec
 
 Payload: TypeAlias = Literal["image", "vector"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,29 @@ class Pace:
             return not stop.is_set()
         self._next = max(self._next + self._interval_s, time.monotonic() - self._interval_s)
         return not stop.wait(max(0.0, self._next - time.monotonic()))
+
+
+def played(
+    items: Sequence[T], stop: threading.Event, *, fps: float, loop: bool, seed: int | None
+) -> Iterator[tuple[int, T]]:
+    """Plays recorded things as a camera does: numbered from 0 through all rounds, at a steady rate.
+
+    Args:
+        items: In the order of the first round, unless they are shuffled.
+        stop: Ends it.
+        fps: Items per second; 0 = as fast as they are taken.
+        loop: Begin again after the last one.
+        seed: Of a random order, another one in each round; None: as they stand.
+    """
+    pace, order, frame_id = Pace(fps), list(items), 0
+    shuffler = None if seed is None else random.Random(seed)
+    while True:
+        if shuffler is not None:
+            shuffler.shuffle(order)
+        for item in order:
+            if not pace.wait(stop):
+                return
+            yield frame_id, item
+            frame_id += 1
+        if not loop:
+            return

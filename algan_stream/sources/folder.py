@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import numpy as np
 
 from algan_stream.errors import ImageError
 from algan_stream.images import list_images, read_image
-from algan_stream.sources.base import Pace, Source, SourceContext
+from algan_stream.sources.base import Source, SourceContext, played
 from algan_stream.types import Frame, InputSpec
 
 
@@ -54,18 +53,10 @@ class FolderSource(Source):
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """Yields each image; a file that cannot be decoded is announced with the fault `bad_image`."""
-        pace, order, frame_id = Pace(self._config.fps), list(self._paths), 0
-        shuffler = random.Random(self._config.seed)
-        while True:
-            if self._config.shuffle:
-                shuffler.shuffle(order)
-            for path in order:
-                if not pace.wait(stop):
-                    return
-                yield self._frame(path, frame_id)
-                frame_id += 1
-            if not self._config.loop:
-                return
+        config = self._config
+        seed = config.seed if config.shuffle else None
+        for frame_id, path in played(self._paths, stop, fps=config.fps, loop=config.loop, seed=seed):
+            yield self._frame(path, frame_id)
 
     def _frame(self, path: Path, frame_id: int) -> Frame:
         fault = ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from algan_stream.sources.base import Pace, Payload, Source, SourceContext
+from algan_stream.sources.base import Payload, Source, SourceContext, played
 from algan_stream.tables import read_table, require_fit
 from algan_stream.types import Frame, VectorSpec
 
@@ -54,18 +53,10 @@ class TableSource(Source):
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """Yields each row, also one with a number missing: that is for the pipeline to answer."""
-        pace, order, frame_id = Pace(self._config.fps), list(range(len(self._table.values))), 0
-        shuffler = random.Random(self._config.seed)
-        while True:
-            if self._config.shuffle:
-                shuffler.shuffle(order)
-            for row in order:
-                if not pace.wait(stop):
-                    return
-                yield self._frame(row, frame_id)
-                frame_id += 1
-            if not self._config.loop:
-                return
+        config, rows = self._config, range(len(self._table.values))
+        seed = config.seed if config.shuffle else None
+        for frame_id, row in played(rows, stop, fps=config.fps, loop=config.loop, seed=seed):
+            yield self._frame(row, frame_id)
 
     def _frame(self, row: int, frame_id: int) -> Frame:
         return Frame(

@@ -28,8 +28,8 @@ def _missing() -> str:
     """What was found instead of a usable GPU, and what to do."""
     if torch.version.cuda is None:
         return (
-            f"the installed PyTorch {torch.__version__} is built without CUDA; install a CUDA build of it "
-            "(pip install torch --index-url https://download.pytorch.org/whl/cu128)"
+            f"the installed PyTorch {torch.__version__} is built without CUDA; install a CUDA build of it, "
+            "as PyTorch's own installation page says for your driver"
         )
     return (
         f"PyTorch {torch.__version__} is built for CUDA {torch.version.cuda}, but finds no GPU; install an "
