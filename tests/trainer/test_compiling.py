@@ -32,4 +32,4 @@ def test_compiled_networks_train_as_plain_ones(
     assert list(compiled.discriminator.state_dict()) == names  # checkpoints and export know no difference
     for a, b in zip(plain.discriminator.buffers(), compiled.discriminator.buffers(), strict=True):
         assert torch.allclose(a, b, atol=close)  # as many power iterations
-    assert [p.requires_grad for p in compiled.discriminator.parameters()] == [True] * 8
+    assert [p.requires_grad for p in compiled.discriminator.parameters()] == [True] * 11

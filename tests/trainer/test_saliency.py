@@ -46,7 +46,7 @@ def gradient_at(network: Discriminator, images: np.ndarray, layer: int) -> tuple
         arguments[0].retain_grad()
         seen.append(arguments[0])
 
-    hook = network.spectral_convs()[layer].register_forward_pre_hook(keep)
+    hook = network.convs[layer].register_forward_pre_hook(keep)
     (-network(torch.from_numpy(images).requires_grad_()).sum()).backward()
     hook.remove()
     assert seen[0].grad is not None
@@ -105,7 +105,7 @@ def test_a_discriminator_that_looks_at_one_corner_points_there(
 ) -> None:
     network = discriminator(seed=3)
     with torch.no_grad():
-        last = network.spectral_convs()[-1]
+        last = network.convs[-1]
         kept = last.weight[:, :, corner[0], corner[1]].clone()
         last.weight.zero_()
         last.weight[:, :, corner[0], corner[1]] = kept
@@ -133,7 +133,7 @@ def test_relevance_keeps_its_sum(noise: np.ndarray, tmp_path: Path, monkeypatch:
     unsmoothed(monkeypatch)
     network = discriminator()
     with torch.no_grad():  # positive activations that all raise the score, so that nothing is cut off at 0
-        *_, before, last = network.spectral_convs()
+        *_, before, last = network.convs
         before.bias.fill_(20.0)
         last.weight.abs_().neg_()
         for _ in range(5):

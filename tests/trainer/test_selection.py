@@ -100,7 +100,7 @@ def test_average_has_the_spectral_norm_of_its_own_weights() -> None:
     average = new_average(network(0))
     for step in range(100):
         update_average(average, network(1), 0.9, step)
-    for layer in average.spectral_convs():
+    for layer in average.convs:
         norm = torch.linalg.matrix_norm(layer.folded_weight().flatten(1), 2)
         assert norm == pytest.approx(1.0, abs=0.02)
 

@@ -224,7 +224,7 @@ def _update_discriminator(state: State, step: _Step, x: Tensor, fake: Tensor) ->
     if pseudo_share:
         parts.append(share(pseudo_anomalies(x, state.config.pseudo, state.rng)))
     with _precision(x):
-        # One batch for all: D has no batch norm, so the parts do not see each other.
+        # One batch for all, the fastest way. With spectral norm the parts do not see each other.
         logits = step.discriminator(complete(torch.cat(parts), step.channels)).float()
     real, fresh, *others = torch.split(logits, [len(part) for part in parts])
     if replayed:
@@ -270,6 +270,9 @@ def _update_generator(state: State, step: _Step, dtype: torch.dtype) -> Tensor:
     # The last z_g in use belongs to the batch under way.
     z = state.z_g[state.batch % len(state.z_g)]
     state.discriminator.requires_grad_(False)  # only G's gradients are wanted
+    learning, network = state.discriminator.training, state.config.network
+    # Fakes alone would shift batch norm's statistics, by which good images are judged later.
+    state.discriminator.train(learning and not (network.kind == "image" and network.norm == "batch"))
     with _precision(state.buffer.images):
         fake = step.team.share(keep(step.generator(z).to(dtype), step.planes))
         logits = step.judge(complete(fake, step.channels)).float()
@@ -281,6 +284,7 @@ def _update_generator(state: State, step: _Step, dtype: torch.dtype) -> Tensor:
     loss.backward()  # type: ignore[no-untyped-call]
     state.adam_g.step()
     state.discriminator.requires_grad_(True)
+    state.discriminator.train(learning)
     return loss.detach()
 
 

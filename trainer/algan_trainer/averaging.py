@@ -10,8 +10,9 @@ import copy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from algan_trainer.batch_norm import SharedBatchNorm2d
 from algan_trainer.networks import SpectralLayer
 
 #: Power iterations that settle the averaged weights' own spectral norm after each update.
@@ -40,7 +41,15 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
     share = 1.0 - min(decay, (1.0 + step) / (10.0 + step))
     for averaged, current in zip(average.parameters(), network.parameters(), strict=True):
         averaged.lerp_(current, share)
+    for mine, theirs in zip(_statistics(average), _statistics(network), strict=True):
+        mine.lerp_(theirs, share)
     for layer in average.modules():
         if isinstance(layer, SpectralLayer):
             for _ in range(_POWER_ITERATIONS):
                 layer.power_iteration()
+
+
+def _statistics(network: nn.Module) -> list[Tensor]:
+    """Batch norm's means and variances, which belong to the weights that they were taken with."""
+    norms = [m for m in network.modules() if isinstance(m, SharedBatchNorm2d)]
+    return [t for norm in norms for t in (norm.running_mean, norm.running_var) if t is not None]

@@ -26,7 +26,7 @@ def new_networks(config: Config, samples: Tensor) -> tuple[nn.Module, nn.Module]
         channels = samples.shape[1]
         painted = painted_channels(net.generator_emits, samples)
         generator = Generator(net.size_px, net.width, net.latent_dim, channels, painted=painted)
-        return generator, Discriminator(net.size_px, net.width, channels)
+        return generator, Discriminator(net.size_px, net.width, channels, net.norm)
     features = samples.shape[1]
     return VectorGenerator(features, net.hidden, net.latent_dim), VectorDiscriminator(features, net.hidden)
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  (everyone's name for it)
 from torch import Tensor, nn
+
+from algan_trainer.batch_norm import SharedBatchNorm2d
 
 LEAKY_SLOPE = 0.2
 #: Power iterations at the start, so that the first forward already divides by a good estimate.
@@ -111,10 +113,61 @@ class SpectralConv2d(SpectralLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, in, H, W), or (N, 1, H, W), which stands for `in` planes that are all equal."""
-        weight = self.normalised_weight()
-        if x.shape[1] == 1 < weight.shape[1]:
-            weight = weight.sum(1, keepdim=True)
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+        return F.conv2d(x, _for_planes(self.normalised_weight(), x), self.bias, self.stride, self.padding)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """See `FoldedConv`."""
+        return self.folded_weight(), self.bias
+
+
+class BatchNormConv2d(nn.Module):
+    """4×4 convolution with batch norm, which becomes part of the weights when it is deployed.
+
+    Past the paper: D learns several times as fast, at the same cost on the line.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int, padding: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 4, stride, padding, bias=False)
+        self.norm = SharedBatchNorm2d(channels_out)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, in, H, W), or (N, 1, H, W), which stands for `in` planes that are all equal."""
+        weight = _for_planes(self.conv.weight, x)
+        normed: Tensor = self.norm(F.conv2d(x, weight, None, self.stride, self.padding))
+        return normed
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """See `FoldedConv`."""
+        scale, shift = self.norm.as_line()
+        return self.conv.weight * scale[:, None, None, None], shift
+
+
+class PlainConv2d(nn.Conv2d):
+    """4×4 convolution without a norm: the last of a D with batch norm."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 4)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """See `FoldedConv`."""
+        if self.bias is None:
+            raise TypeError("expected a convolution with a bias")
+        return self.weight, self.bias
+
+
+def _for_planes(weight: Tensor, x: Tensor) -> Tensor:
+    """The weight for x of as many planes as it has, or of one that stands for all of them."""
+    return weight.sum(1, keepdim=True) if x.shape[1] == 1 < weight.shape[1] else weight
+
+
+@runtime_checkable
+class FoldedConv(Protocol):
+    """A convolution whose norm, if it has one, can be made part of its weights."""
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight (out, in, 4, 4) and bias (out,) of a plain convolution that does the same when deployed."""
 
 
 class SpectralLinear(SpectralLayer):
@@ -131,14 +184,21 @@ class SpectralLinear(SpectralLayer):
 class Discriminator(nn.Module):
     """Image (N, channels, size_px, size_px) → logit (N,): high for real normal images.
 
-    No batch norm, so that real, fake and buffered images can share one batch without seeing each other.
+    With spectral norm, the paper's, the images of a batch do not see each other. With batch norm they do
+    while it trains, real, fake, buffered and pseudo-anomalous ones alike; a trained D, in evaluation mode and
+    in its exported graph, judges each image by itself.
     """
 
-    def __init__(self, size_px: int, width: int, channels: int) -> None:
+    def __init__(
+        self, size_px: int, width: int, channels: int, norm: Literal["spectral", "batch"] = "spectral"
+    ) -> None:
         super().__init__()
         planes = [channels, *stage_channels(size_px, width)]
-        halvings = [SpectralConv2d(a, b, stride=2, padding=1) for a, b in pairwise(planes)]
-        self.convs = nn.ModuleList([*halvings, SpectralConv2d(planes[-1], 1, stride=1, padding=0)])
+        kind = SpectralConv2d if norm == "spectral" else BatchNormConv2d
+        halvings = [kind(a, b, stride=2, padding=1) for a, b in pairwise(planes)]
+        spectral = norm == "spectral"
+        last = SpectralConv2d(planes[-1], 1, stride=1, padding=0) if spectral else PlainConv2d(planes[-1], 1)
+        self.convs = nn.ModuleList([*halvings, last])
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, channels, size_px, size_px), or (N, 1, size_px, size_px) of grey images: equal planes."""
@@ -147,9 +207,9 @@ class Discriminator(nn.Module):
         logit: Tensor = self.convs[-1](x)  # (N, 1, 1, 1)
         return logit.flatten()
 
-    def spectral_convs(self) -> list[SpectralConv2d]:
+    def folded_convs(self) -> list[FoldedConv]:
         """The convolutions from image to logit."""
-        return [conv for conv in self.convs if isinstance(conv, SpectralConv2d)]
+        return [conv for conv in self.convs if isinstance(conv, FoldedConv)]
 
 
 def initialise(
@@ -167,7 +227,7 @@ def initialise(
             faster and waver more.
     """
     for module in network.modules():
-        if isinstance(module, (nn.ConvTranspose2d, nn.Linear, SpectralLayer)):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, SpectralLayer)):
             if how == "dcgan":
                 nn.init.normal_(module.weight, 0.0, DCGAN_STD, generator=rng)
                 if module.bias is not None:

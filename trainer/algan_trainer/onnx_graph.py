@@ -23,28 +23,28 @@ IR_VERSION = 8
 def write_onnx(
     network: Discriminator, shape_chw: tuple[int, int, int], path: Path, *, grey: bool = False
 ) -> None:
-    """Writes `input` (N, C, H, W) float32 → `logit` (N,) float32, spectral norm folded into the weights.
+    """Writes `input` (N, C, H, W) float32 → `logit` (N,) float32, norms folded into the weights.
 
     With `grey`, the network was trained on inputs whose channels are all the mean of red, green and blue;
     that is folded into the first convolution as well, so that the graph takes colours like any other.
     """
-    convs = network.spectral_convs()
+    convs = network.folded_convs()
     nodes, weights, tensor = [], [], "input"
     for index, conv in enumerate(convs):
         last = index == len(convs) - 1
         names = [f"weight_{index}", f"bias_{index}"]
-        weight = conv.folded_weight()
+        weight, bias = conv.folded()
         if grey and index == 0:
             weight = _for_colours(weight)
-        for name, value in zip(names, (weight, conv.bias), strict=True):
+        for name, value in zip(names, (weight, bias), strict=True):
             weights.append(numpy_helper.from_array(value.detach().float().contiguous().numpy(), name))
         node = helper.make_node(
             "Conv",
             [tensor, *names],
             [f"conv_{index}"],
             kernel_shape=[4, 4],
-            strides=[conv.stride] * 2,
-            pads=[conv.padding] * 4,
+            strides=[1 if last else 2] * 2,  # as `Discriminator` has them
+            pads=[0 if last else 1] * 4,
         )
         nodes.append(node)
         tensor = f"conv_{index}"

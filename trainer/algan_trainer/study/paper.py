@@ -34,6 +34,7 @@ CONFIG: dict[str, Any] = {
     "network.width": 32,
     "network.latent_dim": 100,
     "network.pooled_channels": True,
+    "network.norm": "spectral",
     "algan.sigma": 4.0,
     "algan.alpha": 0.75,
     "algan.xi": 0.75,
