@@ -88,7 +88,7 @@ train-demo: $(VENV)/.dev  ## Train the bundle that ships as `demo` again (under 
 
 train-mtd: $(VENV)/.dev  ## Train on Magnetic Tile Defects under $$ALGAN_DATA/mtd (about an hour on 2 cores)
 	@test -n "$(ALGAN_DATA)" || { echo "set ALGAN_DATA to the folder that holds mtd/"; exit 1; }
-	$(BIN)/algan-stream train "$(ALGAN_DATA)/mtd" --out runs/mtd128 --size 128 --width 16
+	$(BIN)/algan-stream train "$(ALGAN_DATA)/mtd" --out runs/mtd128 --config trainer/configs/mtd.toml
 
 constraints: $(VENV)/.dev  ## Write constraints.txt from what is installed
 	@{ echo "# The versions everything is developed and tested with (Python 3.11). Made by: make constraints"; \

@@ -50,11 +50,24 @@ def curve(facts: dict) -> list[tuple[float, float]]:
 
 
 @needs_fabric
-def test_two_processes_train_what_one_does(tiny: Config, good_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("norm", ["spectral", "batch"])
+def test_two_processes_train_what_one_does(
+    tiny: Config, good_folder: Path, tmp_path: Path, norm: str
+) -> None:
+    (tmp_path / "norm.toml").write_text(f'[network]\nnorm = "{norm}"\n')
     alone = Request(good_folder, tmp_path / "1", tmp_path / "1.training", threads=1, device="cpu")
-    run(override(tiny, {"epochs": 3, "network.latent_dim": 100}), {}, alone)
+    run(override(tiny, {"epochs": 3, "network.latent_dim": 100, "network.norm": norm}), {}, alone)
     done = subprocess.run(
-        command(good_folder, tmp_path / "2", "--epochs", "3", "--devices", "2"),
+        command(
+            good_folder,
+            tmp_path / "2",
+            "--epochs",
+            "3",
+            "--devices",
+            "2",
+            "--config",
+            str(tmp_path / "norm.toml"),
+        ),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

@@ -149,7 +149,7 @@ def test_the_last_checkpoint_is_exported_where_it_is_wanted(
     # What the other rules would have chosen is tried on the test part; it changes nothing of the export.
     assert all(0.0 <= best["test_auroc"] <= 1.0 for best in chosen["best"].values())
     arrays, _ = read_checkpoint(tmp_path / "work" / "last.npz")
-    kept = Discriminator(32, 4, 5, "batch")
+    kept = Discriminator(32, 4, 5)
     last = {name.replace("average.", "discriminator."): a for name, a in arrays.items() if "average." in name}
     restore_discriminator(kept, last)
     golden = bundle.golden()

@@ -106,10 +106,8 @@ _IMAGE_OPTIONS = (
 )
 
 
-def default_config(data: Path, backbone: Path | None = None) -> Config:
-    """The configuration where none is given: for features and vectors another one than for images."""
-    if backbone is not None:  # no batch norm there, which is what bears the higher rate
-        return override(Config(), {"adam.lr_discriminator": 4e-4})
+def default_config(data: Path) -> Config:
+    """The configuration where none is given: for tables of vectors another one than for images."""
     if not holds_vectors(data):
         return Config()
     # At the paper's learning rates these networks, so much smaller than those for images, take several times

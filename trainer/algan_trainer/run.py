@@ -76,7 +76,7 @@ def _run(base: Config | None, changes: dict[str, Any], request: Request, team: T
     saved = _saved(request)
     if base is None and saved is not None:
         base = msgspec.convert(saved[1]["config"], Config)
-    config = override(base or default_config(request.data, request.backbone), changes)
+    config = override(base or default_config(request.data), changes)
     refuse_image_options(config.network.kind, changes)
     precision = resolve(
         config.precision, convolutions=config.network.kind == "image", device=team.device.type
