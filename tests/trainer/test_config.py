@@ -54,6 +54,12 @@ def test_command_line_wins_over_file_and_is_checked_alike() -> None:
         override(Config(), {"network.size_px": 96})
 
 
+@pytest.mark.parametrize("kind", ["feature", "vector"])
+def test_batch_norm_is_refused_where_it_would_do_nothing(kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"network\.norm: expected spectral for network\.kind"):
+        override(Config(), {"network.norm": "batch", "network.kind": kind})
+
+
 def test_differences_name_every_key() -> None:
     old = msgspec.to_builtins(Config())
     new = msgspec.to_builtins(override(Config(), {"algan.xi": 0.5, "seed": 4}))

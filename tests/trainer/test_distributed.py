@@ -57,17 +57,9 @@ def test_two_processes_train_what_one_does(
     (tmp_path / "norm.toml").write_text(f'[network]\nnorm = "{norm}"\n')
     alone = Request(good_folder, tmp_path / "1", tmp_path / "1.training", threads=1, device="cpu")
     run(override(tiny, {"epochs": 3, "network.latent_dim": 100, "network.norm": norm}), {}, alone)
+    options = ("--epochs", "3", "--devices", "2", "--config", str(tmp_path / "norm.toml"))
     done = subprocess.run(
-        command(
-            good_folder,
-            tmp_path / "2",
-            "--epochs",
-            "3",
-            "--devices",
-            "2",
-            "--config",
-            str(tmp_path / "norm.toml"),
-        ),
+        command(good_folder, tmp_path / "2", *options),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

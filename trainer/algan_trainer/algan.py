@@ -270,9 +270,9 @@ def _update_generator(state: State, step: _Step, dtype: torch.dtype) -> Tensor:
     # The last z_g in use belongs to the batch under way.
     z = state.z_g[state.batch % len(state.z_g)]
     state.discriminator.requires_grad_(False)  # only G's gradients are wanted
-    learning, network = state.discriminator.training, state.config.network
+    learning = state.discriminator.training
     # Fakes alone would shift batch norm's statistics, by which good images are judged later.
-    state.discriminator.train(learning and not (network.kind == "image" and network.norm == "batch"))
+    state.discriminator.train(learning and state.config.network.norm != "batch")
     with _precision(state.buffer.images):
         fake = step.team.share(keep(step.generator(z).to(dtype), step.planes))
         logits = step.judge(complete(fake, step.channels)).float()

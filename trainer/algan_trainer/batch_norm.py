@@ -1,4 +1,4 @@
-"""Batch norm for D: one set of statistics over all processes that share a batch, and a line when deployed."""
+"""Batch norm for D: one set of statistics over all processes that share a batch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         moments = torch.stack((wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))))
         total: Tensor = _SumOverAll.apply(moments)  # type: ignore[no-untyped-call]
         mean, power = (total / processes).unbind()
-        variance = power - mean.square()
+        variance = (power - mean.square()).clamp(min=0.0)  # rounding can take it below
         if self.running_mean is None or self.running_var is None or self.momentum is None:
             raise TypeError("expected running statistics")
         with torch.no_grad():
@@ -56,10 +56,3 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
         return torch.addcmul(shift[:, None, None], wide, scale[:, None, None]).to(x.dtype)
-
-    def as_line(self) -> tuple[Tensor, Tensor]:
-        """What it does in evaluation mode: (C,) scale and (C,) shift, x · scale + shift."""
-        if self.running_mean is None or self.running_var is None:
-            raise TypeError("expected running statistics")
-        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return scale, self.bias - self.running_mean * scale

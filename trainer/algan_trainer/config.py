@@ -65,6 +65,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         require(0 <= self.average_decay < 1, "average_decay", "0 to below 1", self.average_decay)
         require(0 <= self.seed < 2**63, "seed", "0 to 2**63 - 1", self.seed)
         kind = self.network.kind
+        norm, spectral = self.network.norm, "spectral for network.kind " + kind
+        require(kind == "image" or norm == "spectral", "network.norm", spectral, norm)
         require(kind == "image" or not self.data.grey, "data.grey", "false for network.kind " + kind, True)
 
 

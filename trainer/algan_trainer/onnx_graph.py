@@ -28,7 +28,7 @@ def write_onnx(
     With `grey`, the network was trained on inputs whose channels are all the mean of red, green and blue;
     that is folded into the first convolution as well, so that the graph takes colours like any other.
     """
-    convs = network.folded_convs()
+    convs = network.layers()
     nodes, weights, tensor = [], [], "input"
     for index, conv in enumerate(convs):
         last = index == len(convs) - 1
@@ -43,8 +43,8 @@ def write_onnx(
             [tensor, *names],
             [f"conv_{index}"],
             kernel_shape=[4, 4],
-            strides=[1 if last else 2] * 2,  # as `Discriminator` has them
-            pads=[0 if last else 1] * 4,
+            strides=[conv.stride] * 2,
+            pads=[conv.padding] * 4,
         )
         nodes.append(node)
         tensor = f"conv_{index}"

@@ -42,7 +42,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             `rgb`. On grey images D could else tell every fake by its colours and learn nothing more.
         norm: Of D's layers, all but the last: `spectral`, the paper's; `batch`: at the same cost on the
             line D learns several times as fast, best at `adam.lr_discriminator` 1e-3; for surfaces: on small
-            sets of objects it did worse. Fully connected networks always have `spectral`.
+            sets of objects it did worse. Images only: fully connected networks have `spectral`.
         init: Distribution of fresh weights, see `networks.initialise`.
     """
 
