@@ -1,4 +1,4 @@
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -7,21 +7,30 @@ import numpy.typing as npt
 class Spec:
     def __init__(
         self,
+        *,
         height_px: int,
         width_px: int,
-        pooled_channels: bool,
+        pooled: str,
         downscale: str,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
+        fit: str,
+        pad_level: float,
+        box_margin: float,
+        white_level: int,
     ) -> None: ...
 
 def preprocess_into(
-    out: npt.NDArray[np.float32],
-    image: npt.NDArray[np.uint8],
+    out: Any,
+    image: Any,
     spec: Spec,
+    *,
     pixel_format: str,
     boxes: npt.NDArray[np.float32] | npt.NDArray[np.float64] | None,
     first_slot: int,
+    layout: str,
+    mask: npt.NDArray[np.uint8] | npt.NDArray[np.bool_] | None,
+    yuv: str,
 ) -> int: ...
 def available_simd() -> list[str]: ...
 def active_simd() -> str: ...

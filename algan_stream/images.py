@@ -150,9 +150,9 @@ def _rgb_16(path: str | Path, upright: PILImage) -> npt.NDArray[np.uint16]:
 
 @functools.lru_cache(maxsize=4)
 def _to_8_bits(white_level: int) -> npt.NDArray[np.uint8]:
-    """Table from 16-bit values to 8 bits, rounded to nearest."""
-    values = np.arange(FULL_RANGE + 1, dtype=np.float64)
-    return np.minimum(np.rint(values * (255.0 / white_level)), 255).astype(np.uint8)
+    """Table from 16-bit values to 8 bits, rounded half up, as `_core` maps `grey16`."""
+    values = np.arange(FULL_RANGE + 1, dtype=np.int64)
+    return np.minimum((510 * values + white_level) // (2 * white_level), 255).astype(np.uint8)
 
 
 def list_images(folder: str | Path) -> list[Path]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from algan_stream.types import InputSpec, PixelFormat, Spec
+from algan_stream.types import CameraFormat, InputSpec, Spec
 
 try:
     from algan_stream import _core
@@ -27,6 +27,17 @@ except ImportError as error:
     raise
 
 Boxes: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+#: Pixels in host memory: NumPy arrays, or what offers `__dlpack__` or `__array_interface__` (as OpenCV,
+#: torch, CuPy in pinned memory); for `nv12`, `nv21` and `i420` also a tuple of planes. Never copied.
+Image: TypeAlias = Any
+Mask: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
+Layout: TypeAlias = Literal["nchw", "nhwc"]
+#: How YUV was made from RGB; `_full`: Y from 0 to 255, as in JPEG, instead of 16 to 235.
+Yuv: TypeAlias = Literal["bt601", "bt601_full", "bt709", "bt709_full"]
+Element: TypeAlias = np.float32 | np.float16 | np.uint8
+Slots: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint8]
+
+_ElementT = TypeVar("_ElementT", np.float32, np.float16, np.uint8)
 
 #: Slots that start at a multiple of this are written fastest.
 SLOT_ALIGNMENT_BYTES = 64
@@ -34,43 +45,76 @@ SLOT_ALIGNMENT_BYTES = 64
 
 @lru_cache(maxsize=64)
 def _native(spec: InputSpec) -> _core.Spec:
+    wanted = spec.pooled_channels
+    pooled = wanted if isinstance(wanted, str) else "max_mean" if wanted else "none"
     return _core.Spec(
-        spec.height_px, spec.width_px, spec.pooled_channels, spec.downscale, spec.mean, spec.std
+        height_px=spec.height_px,
+        width_px=spec.width_px,
+        pooled=pooled,
+        downscale=spec.downscale,
+        mean=spec.mean,
+        std=spec.std,
+        fit=spec.fit,
+        pad_level=spec.pad_level,
+        box_margin=spec.box_margin,
+        white_level=spec.white_level,
     )
 
 
-def empty_slots(count: int, spec: Spec) -> npt.NDArray[np.float32]:
+@overload
+def empty_slots(count: int, spec: Spec) -> npt.NDArray[np.float32]: ...
+@overload
+def empty_slots(
+    count: int, spec: Spec, *, dtype: type[_ElementT], layout: Layout = "nchw"
+) -> npt.NDArray[_ElementT]: ...
+def empty_slots(
+    count: int, spec: Spec, *, dtype: type[Any] = np.float32, layout: Layout = "nchw"
+) -> npt.NDArray[Any]:
     """A batch buffer for `preprocess_into`, aligned so that large batches are written fastest.
 
     Args:
         count: Number of slots.
         spec: Decides their shape.
+        dtype: `np.float32`, `np.float16` or `np.uint8`.
+        layout: Order of an image's axes.
 
     Returns:
-        float32 (count, *spec.shape), C order, not initialised.
+        (count, *spec.shape) for `nchw`, (count, height_px, width_px, channels) for `nhwc`; C order, not
+        initialised.
     """
-    floats = count * math.prod(spec.shape)
-    memory = np.empty(floats * 4 + SLOT_ALIGNMENT_BYTES, np.uint8)
+    shape = spec.shape if layout == "nchw" else (*spec.shape[1:], spec.shape[0])
+    size = count * math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + SLOT_ALIGNMENT_BYTES, np.uint8)
     skip = -memory.ctypes.data % SLOT_ALIGNMENT_BYTES
-    return memory[skip : skip + floats * 4].view(np.float32).reshape(count, *spec.shape)
+    slots: npt.NDArray[Any] = memory[skip : skip + size].view(dtype).reshape(count, *shape)
+    return slots
 
 
 def preprocess(
-    image: npt.NDArray[np.uint8],
+    image: Image,
     spec: InputSpec,
     *,
-    pixel_format: PixelFormat = "bgr8",
+    pixel_format: CameraFormat = "bgr8",
     boxes: Boxes | None = None,
+    mask: Mask | None = None,
+    yuv: Yuv = "bt601",
 ) -> npt.NDArray[np.float32]:
     """Turn an image, or boxes of it, into new network input.
 
     Args:
-        image: uint8, (H, W, 3) for `bgr8` and `rgb8`, (H, W) for `grey8`. Rows may have any stride,
-            also negative; the pixels of a row must be neighbours. May be read-only; is not kept.
+        image: Pixels, of any row stride, also negative, but with the pixels of a row side by side. May be
+            read-only; is not kept. uint8 (H, W, 3) for `bgr8` and `rgb8`; (H, W, 4) for `bgra8` and `rgba8`,
+            whose fourth is ignored; (H, W) for `grey8` and the Bayer patterns; (H, W, 2) for `yuyv` and
+            `uyvy`; (H * 3 / 2, W), or a tuple of planes, for `nv12`, `nv21` and `i420`; uint16 (H, W) for
+            `grey16`.
         spec: Size, filter and normalisation of the output.
-        pixel_format: Order of the image's last axis.
-        boxes: (N, 4) float32 or float64, (x_min, y_min, x_max, y_max) in pixels; the maxima are
-            exclusive edges; parts outside the image are cut off. None for the whole image.
+        pixel_format: What the pixels are.
+        boxes: float32 or float64. (N, 4): (x_min, y_min, x_max, y_max) in pixels; the maxima are exclusive
+            edges; parts outside the image are cut off. (N, 5): turned boxes, (x_centre, y_centre, width,
+            height, angle in degrees, clockwise on the image, as in OpenCV's RotatedRect); beyond the image
+            its last pixels repeat. None for the whole image.
+        mask: uint8 or bool (H, W): pixels where it is 0 are read as `spec.pad_level`.
+        yuv: Matrix and range of YUV formats.
 
     Returns:
         float32 (N, C, height_px, width_px), C order; N is 1 for the whole image, C as in
@@ -87,40 +131,57 @@ def preprocess(
     """
     count = len(boxes) if isinstance(boxes, np.ndarray) and boxes.ndim > 0 else 1
     out = empty_slots(count, spec)
-    _core.preprocess_into(out, image, _native(spec), pixel_format, boxes, 0)
+    preprocess_into(out, image, spec, pixel_format=pixel_format, boxes=boxes, mask=mask, yuv=yuv)
     return out
 
 
 def preprocess_into(
-    out: npt.NDArray[np.float32],
-    image: npt.NDArray[np.uint8],
+    out: Slots,
+    image: Image,
     spec: InputSpec,
     *,
-    pixel_format: PixelFormat = "bgr8",
+    pixel_format: CameraFormat = "bgr8",
     boxes: Boxes | None = None,
     first_slot: int = 0,
+    layout: Layout = "nchw",
+    mask: Mask | None = None,
+    yuv: Yuv = "bt601",
 ) -> int:
     """Turn an image, or boxes of it, into slots of a buffer that exists; allocates nothing large.
 
     Releases the GIL while it works and starts no threads. Several threads may write to different
-    slots of one buffer.
+    slots of one buffer at once.
 
     Args:
-        out: float32 (M, C, height_px, width_px), C-contiguous and writeable. Large batches are
-            written about twice as fast into a buffer from `empty_slots`.
-        image: As for `preprocess`; must not change meanwhile.
+        out: (M, C, height_px, width_px), or (M, height_px, width_px, C) for `nhwc`; C-contiguous and
+            writeable; float32, float16, or uint8, which holds the values from 0 to 255, rounded, for networks
+            that normalise themselves.
+        image: As for `preprocess`.
         spec: As for `preprocess`.
         pixel_format: As for `preprocess`.
         boxes: As for `preprocess`.
-        first_slot: Index in `out` of the first output; other slots are left alone.
+        first_slot: Slot of the first output; the others follow.
+        layout: Order of an image's axes in `out`.
+        mask: As for `preprocess`.
+        yuv: As for `preprocess`.
 
     Returns:
-        Number of slots written, starting at `first_slot`.
+        Number of slots written.
 
     Raises:
         InputError: An argument cannot be used, or `out` has too few slots; nothing is written.
     """
-    return _core.preprocess_into(out, image, _native(spec), pixel_format, boxes, first_slot)
+    return _core.preprocess_into(
+        out,
+        image,
+        _native(spec),
+        pixel_format=pixel_format,
+        boxes=boxes,
+        first_slot=first_slot,
+        layout=layout,
+        mask=mask,
+        yuv=yuv,
+    )
 
 
 def active_simd() -> str:

@@ -17,6 +17,13 @@ from algan_stream.errors import ConfigError
 #: Layout of an image's last axis as a camera delivers it; `grey8` is (H, W), the others (H, W, 3).
 PixelFormat = Literal["bgr8", "rgb8", "grey8"]
 
+#: Everything that `preprocess` reads; see there for the arrays that go with each.
+CameraFormat = Literal[
+    "bgr8", "rgb8", "grey8", "bgra8", "rgba8", "grey16",
+    "bayer_rggb8", "bayer_bggr8", "bayer_grbg8", "bayer_gbrg8",
+    "nv12", "nv21", "i420", "yuyv", "uyvy",
+]  # fmt: skip
+
 #: White of a 16-bit image that uses all its range.
 FULL_RANGE = 65535
 
@@ -32,27 +39,35 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     The input is float32 NCHW, `channels` planes of `height_px` × `width_px`: red, green, blue, each
     `(value / 255 - mean) / std`, then (paper, section 4.2) the maximum and the mean over those three
-    normalised planes, if `pooled_channels`. Grey images count as three equal channels.
+    normalised planes, as `pooled_channels` says. Grey images count as three equal channels.
 
     Attributes:
         height_px: Height of the network's input, 1 to 4096.
         width_px: Width of the network's input, 1 to 4096.
-        pooled_channels: Append the channel-wise maximum and mean (5 planes instead of 3).
+        pooled_channels: Append the channel-wise maximum and mean (5 planes), or one of them, `max` or
+            `mean` (4 planes), or neither (3).
         downscale: Filter along an axis that shrinks: `area` (antialiased box filter) or `bilinear`
             (two taps, aliases; for models trained elsewhere). An axis that grows is always bilinear.
         mean: Subtracted after scaling to 0..1, in RGB order.
         std: Divisor after that, in RGB order, each > 0.
         white_level: Value of white in 16-bit image files, 255 to 65535, e.g. 4095 for a camera of 12 bits:
-            `images.read_image` maps 0 to it onto 8 bits by one straight line. 8-bit images ignore it.
+            0 to it are mapped onto 8 bits by one straight line. 8-bit images ignore it.
+        fit: `stretch` fills the input with the image or box; `letterbox` keeps its proportions, centred.
+        pad_level: Grey level, 0 to 255, beside a letterboxed image, and of pixels that a mask leaves out.
+        box_margin: Added on every side of a box, as a share of that side's length, 0 to 10; what then lies
+            outside the image is cut off.
     """
 
     height_px: int
     width_px: int
-    pooled_channels: bool = True
+    pooled_channels: bool | Literal["max", "mean"] = True
     downscale: Literal["area", "bilinear"] = "area"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     white_level: int = FULL_RANGE
+    fit: Literal["stretch", "letterbox"] = "stretch"
+    pad_level: float = 0.0
+    box_margin: float = 0.0
 
     def __post_init__(self) -> None:
         if not 255 <= self.white_level <= FULL_RANGE:
@@ -60,6 +75,9 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         for name, value in (("height_px", self.height_px), ("width_px", self.width_px)):
             if not 1 <= value <= 4096:
                 raise ConfigError(f"input_spec.{name}: expected 1 to 4096, got {value}")
+        for name, number, most in (("pad_level", self.pad_level, 255), ("box_margin", self.box_margin, 10)):
+            if not 0 <= number <= most:
+                raise ConfigError(f"input_spec.{name}: expected 0 to {most}, got {number}")
         if not all(map(math.isfinite, self.mean)):
             raise ConfigError(f"input_spec.mean: expected finite numbers, got {self.mean}")
         if not all(math.isfinite(s) and s > 0 for s in self.std):
@@ -67,7 +85,9 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     @property
     def channels(self) -> int:
-        """Number of planes: 5 with pooled channels, else 3."""
+        """Number of planes: 3, and one each for the maximum and the mean."""
+        if isinstance(self.pooled_channels, str):
+            return 4
         return 5 if self.pooled_channels else 3
 
     @property

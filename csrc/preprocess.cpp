@@ -1,134 +1,148 @@
 #include "algan/preprocess.h"
 
-#include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <string>
 
-#include "algan/error.h"
+#include "algan/geometry.h"
 #include "cpu/axis_plan.h"
 #include "cpu/dispatch.h"
+#include "cpu/padding.h"
 #include "cpu/workspace.h"
 
 namespace algan {
 namespace {
 
-// Keeps every pixel index and row length within 32 bits.
-constexpr std::int64_t kMaxSidePx = 1 << 20;
-constexpr std::int32_t kMaxOutputPx = 4096;
 // An output this large is not read back from the second-level cache: write past it, where rows
 // are whole cache lines (a line of which only a part is streamed costs more than it saves).
 constexpr std::size_t kStreamBytes = std::size_t{4} << 20;
 constexpr std::size_t kLineBytes = 64;
 
-bool worth_streaming(const InputSpec& spec, std::size_t slots, const float* out) {
-  const std::size_t row_bytes = static_cast<std::size_t>(spec.width_px) * sizeof(float);
-  return slots * spec.slot_floats() * sizeof(float) >= kStreamBytes &&
-         row_bytes % kLineBytes == 0 && reinterpret_cast<std::uintptr_t>(out) % kLineBytes == 0;
-}
-
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.7g", value);
-  return text;
-}
-
-std::string describe(const Box& box) {
-  return "(" + number(box.x_min) + ", " + number(box.y_min) + ", " + number(box.x_max) + ", " +
-         number(box.y_max) + ")";
-}
-
-Box clip_box(const ImageView& image, const Box& box, std::size_t index) {
-  const std::string name = "boxes[" + std::to_string(index) + "]: ";
-  if (!std::isfinite(box.x_min) || !std::isfinite(box.y_min) || !std::isfinite(box.x_max) ||
-      !std::isfinite(box.y_max)) {
-    throw InputError(name + "expected finite numbers (x_min, y_min, x_max, y_max), got " +
-                     describe(box));
-  }
-  const auto width = static_cast<double>(image.width_px);
-  const auto height = static_cast<double>(image.height_px);
-  const Box clipped{std::max(box.x_min, 0.0), std::max(box.y_min, 0.0), std::min(box.x_max, width),
-                    std::min(box.y_max, height)};
-  if (!(clipped.x_max > clipped.x_min) || !(clipped.y_max > clipped.y_min)) {
-    throw InputError(name + "expected x_min < x_max and y_min < y_max inside the image of " +
-                     std::to_string(image.width_px) + " x " + std::to_string(image.height_px) +
-                     " px (width x height), got " + describe(box));
-  }
-  return clipped;
-}
-
 const std::uint8_t* readable_end(const ImageView& image) {
-  const std::ptrdiff_t row_bytes = static_cast<std::ptrdiff_t>(image.width_px) * image.channels();
+  const std::ptrdiff_t row_bytes =
+      static_cast<std::ptrdiff_t>(image.width_px) * image.pixel_bytes();
   const std::ptrdiff_t last_row = image.row_stride * (image.height_px - 1);
   return image.data + std::max<std::ptrdiff_t>(last_row, 0) + row_bytes;
 }
 
-cpu::BoxJob common_job(const ImageView& image, const InputSpec& spec) {
-  cpu::BoxJob job{};
-  job.row_stride = image.row_stride;
-  job.readable_end = readable_end(image);
-  job.channels = image.channels();
-  job.red_plane = image.format == PixelFormat::kBgr8 ? 2 : 0;
-  job.pooled = spec.pooled_channels;
-  for (std::size_t c = 0; c < 3; ++c) {
-    job.scale[c] = static_cast<float>(1.0 / (255.0 * spec.std[c]));
-    job.bias[c] = static_cast<float>(-spec.mean[c] / spec.std[c]);
+// One call: what all its boxes have in common, and where the next slot is.
+class Run {
+ public:
+  Run(const ImageView& image, const InputSpec& spec, const Slots& slots, std::size_t count)
+      : image_(image),
+        spec_(spec),
+        slots_(slots),
+        area_(spec.downscale == Downscale::kArea),
+        direct_(slots.element == Element::kFloat32 && slots.layout == Layout::kNchw),
+        stream_(direct_ && worth_streaming(count)),
+        next_(static_cast<std::uint8_t*>(slots.data)) {
+    job_.image = &image_;
+    job_.row_stride = image.row_stride;
+    job_.readable_end = readable_end(image);
+    job_.convert = !image.plain();
+    job_.channels = image.grey() ? 1 : 3;
+    const bool bgr = image.format == PixelFormat::kBgr8 || image.format == PixelFormat::kBgra8;
+    job_.red_plane = bgr ? 2 : 0;
+    job_.planes = static_cast<std::int32_t>(spec.channels());
+    job_.mean_is_fourth = spec.pooled == Pooled::kMean;
+    for (std::size_t c = 0; c < 3; ++c) {
+      const bool raw = slots.element == Element::kUint8;  // the network normalises
+      job_.scale[c] = raw ? 1.0F : static_cast<float>(1.0 / (255.0 * spec.std[c]));
+      job_.bias[c] = raw ? 0.0F : static_cast<float>(-spec.mean[c] / spec.std[c]);
+    }
   }
-  return job;
+
+  void box(const Box& box) {
+    const double left = std::floor(box.x_min);
+    const double top = std::floor(box.y_min);
+    const Region region = slot_region(spec_, box.x_max - box.x_min, box.y_max - box.y_min);
+    place(static_cast<std::int64_t>(top), static_cast<std::int64_t>(left), region);
+    job_.y = &workspace_.y.rows(box.y_min - top, box.y_max - top, region.height, area_);
+    job_.x = &workspace_.x.columns(box.x_min - left, box.x_max - left, region.width, area_,
+                                   job_.channels, *job_.y);
+    job_.extent = job_.x->extent;
+    run(job_.y->max_count);
+  }
+
+  void box(const RotatedBox& box) {
+    const Region region = slot_region(spec_, box.width, box.height);
+    const RotatedSampling sampling =
+        rotated_sampling(box, region, area_, image_.height_px, image_.width_px);
+    place(sampling.top, sampling.left, region);
+    job_.y = &workspace_.y.rows(0.0, region.height, region.height, false);
+    job_.x = &workspace_.x.rows(0.0, region.width, region.width, false);
+    job_.extent = sampling.width;
+    job_.rotated = &sampling.plan;
+    job_.rotated_source_height = sampling.height;
+    run(sampling.height);
+  }
+
+ private:
+  bool worth_streaming(std::size_t count) const {
+    const std::size_t row_bytes = static_cast<std::size_t>(spec_.width_px) * sizeof(float);
+    return count * spec_.slot_elements() * sizeof(float) >= kStreamBytes &&
+           row_bytes % kLineBytes == 0 &&
+           reinterpret_cast<std::uintptr_t>(slots_.data) % kLineBytes == 0;
+  }
+
+  // Points the job at the crop and at the region of the next slot, and pads what is beside it.
+  void place(std::int64_t top, std::int64_t left, const Region& region) {
+    job_.top = top;
+    job_.left = left;
+    job_.source = image_.data + top * image_.row_stride + left * image_.pixel_bytes();
+    const bool full = region.height == spec_.height_px && region.width == spec_.width_px;
+    if (!full) cpu::pad_slot(spec_, slots_, job_, region, next_);
+    job_.stream = stream_ && full;
+    const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(spec_.height_px) * spec_.width_px;
+    const std::ptrdiff_t first =
+        static_cast<std::ptrdiff_t>(region.top) * spec_.width_px + region.left;
+    if (direct_) {
+      job_.out = reinterpret_cast<float*>(next_) + first;
+      job_.out_row = spec_.width_px;
+      job_.out_plane = plane;
+      return;
+    }
+    const bool interleaved = slots_.layout == Layout::kNhwc;
+    const std::ptrdiff_t pixel = interleaved ? job_.planes : 1;
+    const auto bytes = static_cast<std::ptrdiff_t>(slots_.element_bytes());
+    job_.packing.element = static_cast<cpu::PackElement>(slots_.element);
+    job_.packing.interleaved = interleaved;
+    job_.packing.first = next_ + first * pixel * bytes;
+    job_.packing.plane_elements = plane;
+    job_.packing.row_elements = spec_.width_px * pixel;
+  }
+
+  void run(std::int32_t converted_rows) {
+    workspace_.lend(job_, converted_rows);
+    run_box_(job_);
+    next_ += spec_.slot_elements() * slots_.element_bytes();
+  }
+
+  const ImageView& image_;
+  const InputSpec& spec_;
+  const Slots& slots_;
+  const bool area_, direct_, stream_;
+  const cpu::RunBox run_box_ = cpu::active_path().run_box;
+  cpu::Workspace& workspace_ = cpu::thread_workspace();
+  cpu::BoxJob job_{};
+  std::uint8_t* next_;
+};
+
+template <typename AnyBox>
+void run_all(const ImageView& image, const std::vector<AnyBox>& boxes, const InputSpec& spec,
+             const Slots& slots) {
+  Run run(image, spec, slots, boxes.size());
+  for (const AnyBox& box : boxes) run.box(box);
 }
 
 }  // namespace
 
-void check_image(const ImageView& image) {
-  if (image.height_px < 1 || image.width_px < 1 || image.height_px > kMaxSidePx ||
-      image.width_px > kMaxSidePx) {
-    throw InputError("image: expected 1 to " + std::to_string(kMaxSidePx) +
-                     " px in height and width, got " + std::to_string(image.height_px) + " x " +
-                     std::to_string(image.width_px));
-  }
-}
-
-void check_spec(const InputSpec& spec) {
-  if (spec.height_px < 1 || spec.width_px < 1 || spec.height_px > kMaxOutputPx ||
-      spec.width_px > kMaxOutputPx) {
-    throw InputError("spec: expected height_px and width_px of 1 to 4096, got " +
-                     std::to_string(spec.height_px) + " and " + std::to_string(spec.width_px));
-  }
-  for (std::size_t c = 0; c < 3; ++c) {
-    if (!std::isfinite(spec.mean[c]) || !std::isfinite(spec.std[c]) || spec.std[c] <= 0.0) {
-      throw InputError("spec: expected finite means and stds above 0, got mean " +
-                       number(spec.mean[c]) + " and std " + number(spec.std[c]));
-    }
-  }
-}
-
-std::vector<Box> clip_boxes(const ImageView& image, const std::vector<Box>& boxes) {
-  std::vector<Box> clipped;
-  clipped.reserve(boxes.size());
-  for (const Box& box : boxes) clipped.push_back(clip_box(image, box, clipped.size()));
-  return clipped;
-}
-
 void preprocess(const ImageView& image, const std::vector<Box>& boxes, const InputSpec& spec,
-                float* out) {
-  const cpu::RunBox run_box = cpu::active_path().run_box;
-  cpu::Workspace& workspace = cpu::thread_workspace();
-  cpu::BoxJob job = common_job(image, spec);
-  job.stream = worth_streaming(spec, boxes.size(), out);
-  const bool area = spec.downscale == Downscale::kArea;
-  for (const Box& box : boxes) {
-    const double left = std::floor(box.x_min);
-    const double top = std::floor(box.y_min);
-    job.y = &workspace.y.rows(box.y_min - top, box.y_max - top, spec.height_px, area);
-    job.x = &workspace.x.columns(box.x_min - left, box.x_max - left, spec.width_px, area,
-                                 job.channels, *job.y);
-    workspace.lend(job);
-    job.source = image.data + static_cast<std::ptrdiff_t>(top) * image.row_stride +
-                 static_cast<std::ptrdiff_t>(left) * job.channels;
-    job.out = out;
-    run_box(job);
-    out += spec.slot_floats();
-  }
+                const Slots& slots) {
+  run_all(image, boxes, spec, slots);
+}
+
+void preprocess(const ImageView& image, const std::vector<RotatedBox>& boxes, const InputSpec& spec,
+                const Slots& slots) {
+  run_all(image, boxes, spec, slots);
 }
 
 }  // namespace algan

@@ -17,7 +17,8 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
         (IMAGE.astype(np.float32), "bgr8", r"image: expected a uint8 array .*got float32 \(20, 30, 3\)"),
         (IMAGE.astype(np.uint16), "bgr8", "image: expected a uint8 array"),
         (IMAGE[:, :, :2].copy(), "bgr8", r"got uint8 \(20, 30, 2\)"),
-        (np.zeros((20, 30, 4), np.uint8), "rgb8", r"image\[:, :, :3\]"),
+        (np.zeros((20, 30, 4), np.uint8), "rgb8", "bgra8"),
+        (np.zeros((20, 30, 5), np.uint8), "rgb8", r"image\[:, :, :3\]"),
         (IMAGE[0, 0], "bgr8", r"got uint8 \(3,\)"),
         (IMAGE[:, :, 0].copy(), "bgr8", "grey8"),
         (IMAGE, "grey8", r"\(H, W\) for grey8"),
@@ -30,7 +31,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
         (IMAGE[:, :, 0], "grey8", "np.ascontiguousarray"),
         (IMAGE.tolist(), "bgr8", "got list"),
         (None, "bgr8", "got NoneType"),
-        (IMAGE, "yuv", r"pixel_format: expected bgr8, rgb8 or grey8, got \"yuv\""),
+        (IMAGE, "yuv", r"pixel_format: expected one of bgr8, rgb8, .*; got \"yuv\""),
     ],
 )
 def test_unusable_images_are_refused(image, pixel_format, message):
@@ -59,13 +60,13 @@ def test_unusable_boxes_are_refused_by_number(boxes, message):
 @pytest.mark.parametrize(
     "boxes",
     [
-        np.zeros((2, 5), np.float32),
+        np.zeros((2, 6), np.float32),
         np.zeros(4, np.float32),
         np.array([[0, 0, 5, 5]]),
         np.array(3.0),
         [[0.0, 0.0, 5.0, 5.0]],
     ],
-    ids=["five columns", "one dimension", "integers", "scalar", "list"],
+    ids=["six columns", "one dimension", "integers", "scalar", "list"],
 )
 def test_boxes_of_the_wrong_kind_are_refused(boxes):
     with pytest.raises(InputError, match="boxes: expected a float32 or float64 array"):

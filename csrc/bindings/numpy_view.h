@@ -7,28 +7,43 @@
 #include <string>
 #include <vector>
 
-#include "algan/image_view.h"
 #include "algan/preprocess.h"
 
 namespace py = pybind11;
 
 namespace algan::bindings {
 
-struct Slots {
-  float* data;
+// An array of the caller's in host memory: NumPy's own, or anything that offers __dlpack__ or
+// __array_interface__. `wanted` completes "expected ...".
+py::array as_array(const py::object& object, const std::string& name, const std::string& wanted);
+
+// "uint8 (480, 640, 3)".
+std::string describe(const py::array& array);
+
+template <typename T>
+bool has_dtype(const py::array& array) {
+  return array.dtype().equal(py::dtype::of<T>());
+}
+
+// float32 or float64, any strides: (N, 4) xyxy, or (N, 5) turned boxes; exactly one is filled.
+struct Boxes {
+  std::vector<Box> upright;
+  std::vector<RotatedBox> turned;
+  bool are_turned = false;
+
+  std::size_t size() const { return are_turned ? turned.size() : upright.size(); }
+};
+
+// Checked and with their margin; None stands for the whole image.
+Boxes read_boxes(const py::object& boxes, const ImageView& image, double margin);
+
+// (M, C, height_px, width_px), or (M, height_px, width_px, C) for "nhwc"; float32, float16 or
+// uint8, C order, writeable.
+struct SlotsView {
+  Slots slots;
   std::size_t count;
 };
 
-PixelFormat pixel_format(const std::string& name);
-Downscale downscale(const std::string& name);
-
-// uint8 (H, W, 3) or (H, W); the pixels of a row must be neighbours.
-ImageView view_image(const py::object& image, PixelFormat format);
-
-// float32 or float64 (N, 4), any strides; None stands for the whole image.
-std::vector<Box> read_boxes(const py::object& boxes, const ImageView& image);
-
-// float32 (M, C, height_px, width_px), C order, writeable.
-Slots view_slots(const py::object& out, const InputSpec& spec);
+SlotsView view_slots(const py::object& out, const InputSpec& spec, const std::string& layout);
 
 }  // namespace algan::bindings

@@ -5,29 +5,45 @@
 #include <cstring>
 
 #include "ops_scalar.h"
+#include "pack.h"
+#include "rows.h"
 
 namespace algan::cpu::ALGAN_PATH {
 
-// The row itself, or a padded copy where reading a few bytes past it would leave the image. Two
-// neighbouring rows can be held at once.
-inline const std::uint8_t* overreadable_row(const BoxJob& job, std::int32_t y) {
-  const std::uint8_t* row = job.source + job.row_stride * y;
-  const std::ptrdiff_t bytes = static_cast<std::ptrdiff_t>(job.x->extent) * job.channels;
-  if (job.readable_end - row >= bytes + kOverread) return row;
+// A row of bytes in RGB, BGR or grey: the image's own, or a copy, where it must be converted or
+// where reading a few bytes past it would leave the image. Two neighbouring rows can be held at
+// once.
+template <typename Ops>
+const std::uint8_t* row_at(const BoxJob& job, std::int32_t y) {
+  const std::ptrdiff_t bytes = static_cast<std::ptrdiff_t>(job.extent) * job.channels;
   std::uint8_t* copy = job.copied + (y & 1) * (bytes + kOverread);
+  if (job.convert) {
+    convert_row<Ops>(job, y, copy);
+    return copy;
+  }
+  const std::uint8_t* row = job.source + job.row_stride * y;
+  if (job.readable_end - row >= bytes + kOverread) return row;
   std::memcpy(copy, row, static_cast<std::size_t>(bytes));
   return copy;
 }
 
 inline FinishRow finish_for(const BoxJob& job, std::int32_t y) {
   FinishRow f{};
-  f.plane_floats = static_cast<std::ptrdiff_t>(job.x->size) * job.y->size;
-  f.out = job.out + static_cast<std::ptrdiff_t>(y) * job.x->size;
   f.size = job.x->size;
-  f.pooled = job.pooled;
+  f.planes = job.planes;
+  f.mean_is_fourth = job.mean_is_fourth;
   f.stream = job.stream;
+  f.plane_floats = job.out != nullptr ? job.out_plane : job.x->padded_size;
+  f.next_row = job.out != nullptr ? job.out_row : 0;
+  f.out = job.out != nullptr ? job.out + y * job.out_row : job.finished;
   for (int c = 0; c < 3; ++c) f.bias[c] = job.bias[c];
   return f;
+}
+
+// After a row is finished: to its slot, unless it was written there.
+template <typename Ops>
+void deliver_row(const BoxJob& job, const FinishRow& f, std::int32_t y) {
+  if (job.out == nullptr) pack_row<Ops>(job.packing, f, y);
 }
 
 // RGB planes of a filtered row; a grey row stands for all three.
@@ -43,15 +59,15 @@ inline void rgb_planes(const BoxJob& job, const float* planes, const float* rgb[
 template <typename Ops>
 void blend_box(const BoxJob& job) {
   const std::ptrdiff_t plane_row = 3 * static_cast<std::ptrdiff_t>(job.x->padded_size);
-  std::int32_t held[2] = {-1, -1};  // source row in each half of job.planes, by parity
+  std::int32_t held[2] = {-1, -1};  // source row in each half of job.filtered, by parity
   for (std::int32_t y = 0; y < job.y->size; ++y) {
     const Tap& tap = job.y->taps[y];
     FinishRow f = finish_for(job, y);
     for (std::int32_t k = 0; k < tap.count; ++k) {
       const std::int32_t source_row = tap.start + k;
-      float* planes = job.planes + (source_row & 1) * plane_row;
+      float* planes = job.filtered + (source_row & 1) * plane_row;
       if (held[source_row & 1] != source_row) {
-        Ops::blend_columns(*job.x, overreadable_row(job, source_row), job.channels, planes);
+        Ops::blend_columns(*job.x, row_at<Ops>(job, source_row), job.channels, planes);
         held[source_row & 1] = source_row;
       }
       rgb_planes(job, planes, k == 0 ? f.upper : f.lower);
@@ -62,6 +78,7 @@ void blend_box(const BoxJob& job) {
       f.lower_weight[c] = unit * tap.last;
     }
     tap.count == 2 ? Ops::template finish_row<true>(f) : Ops::template finish_row<false>(f);
+    deliver_row<Ops>(job, f, y);
   }
 }
 
@@ -74,41 +91,83 @@ void blend_distant_rows(const BoxJob& job) {
     for (int c = 0; c < 3; ++c) f.upper_weight[c] = job.scale[c] * tap.unit / Ops::kBlendGain;
     const Tap& next = job.y->taps[y + 1 < job.y->size ? y + 1 : y];
     const std::uint8_t* next_upper = job.source + job.row_stride * next.start;
-    const RowPair rows{overreadable_row(job, tap.start),
-                       overreadable_row(job, tap.start + tap.count - 1),
-                       next_upper,
-                       next_upper + job.row_stride * (next.count - 1),
-                       tap.first,
-                       tap.last,
+    const std::uint8_t* upper = row_at<Ops>(job, tap.start);
+    const RowPair rows{upper,        tap.count == 1 ? upper : row_at<Ops>(job, tap.start + 1),
+                       next_upper,   next_upper + job.row_stride * (next.count - 1),
+                       tap.first,    tap.last,
                        job.red_plane};
     Ops::finish_row_pair(*job.x, rows, f);
+    deliver_row<Ops>(job, f, y);
   }
+}
+
+// The rows of a vertical tap, one below the other. Converted ones are kept for the next tap where
+// it starts with the row that this one ended with.
+template <typename Ops>
+const std::uint8_t* tap_rows(const BoxJob& job, const Tap& tap, const Tap* previous) {
+  if (!job.convert) return job.source + job.row_stride * tap.start;
+  std::int32_t k = 0;
+  if (previous != nullptr && previous->start + previous->count - 1 == tap.start) {
+    if (previous->count > 1) {
+      std::memcpy(job.converted, job.converted + (previous->count - 1) * job.converted_stride,
+                  static_cast<std::size_t>(job.extent * job.channels));
+    }
+    k = 1;
+  }
+  for (; k < tap.count; ++k) {
+    convert_row<Ops>(job, tap.start + k, job.converted + k * job.converted_stride);
+  }
+  return job.converted;
 }
 
 // At least one axis averages: rows first, since neighbouring bytes make wide vectors.
 template <typename Ops>
 void sum_box(const BoxJob& job) {
-  const std::int32_t bytes = job.x->extent * job.channels;
+  const std::int32_t bytes = job.extent * job.channels;
+  const std::ptrdiff_t stride = job.convert ? job.converted_stride : job.row_stride;
   const float column_gain = Ops::column_gain(*job.x);
   for (std::int32_t y = 0; y < job.y->size; ++y) {
     const Tap& tap = job.y->taps[y];
-    const std::uint8_t* source = job.source + job.row_stride * tap.start;
-    const float gain = Ops::sum_rows(tap, job.y->step, source, job.row_stride, bytes, job.row);
-    Ops::sum_columns(*job.x, job.row, job.channels, job.planes);
+    const std::uint8_t* source = tap_rows<Ops>(job, tap, y > 0 ? &job.y->taps[y - 1] : nullptr);
+    const float gain = Ops::sum_rows(tap, job.y->step, source, stride, bytes, job.row);
+    Ops::sum_columns(*job.x, job.row, job.channels, job.filtered);
     FinishRow f = finish_for(job, y);
-    rgb_planes(job, job.planes, f.upper);
+    rgb_planes(job, job.filtered, f.upper);
     for (int c = 0; c < 3; ++c) {
       f.upper_weight[c] = job.scale[c] * gain * column_gain;
       f.bias[c] = job.bias[c] + job.scale[c] * gain * Ops::kSumOffset;
     }
     Ops::template finish_row<false>(f);
+    deliver_row<Ops>(job, f, y);
+  }
+}
+
+// A box that is turned: the crop is what it samples from, `x` has as many outputs as its rows.
+template <typename Ops>
+void rotated_box(const BoxJob& job) {
+  const std::int32_t height = job.rotated_source_height;
+  for (std::int32_t y = 0; job.convert && y < height; ++y) {
+    convert_row<Ops>(job, y, job.converted + y * job.converted_stride);
+  }
+  RotatedSource source{job.convert ? job.converted : job.source,
+                       job.convert ? job.converted_stride : job.row_stride, height, job.extent,
+                       job.channels};
+  for (std::int32_t y = 0; y < job.y->size; ++y) {
+    Ops::sample_rotated(*job.rotated, source, y, job.x->size, job.x->padded_size, job.filtered);
+    FinishRow f = finish_for(job, y);
+    rgb_planes(job, job.filtered, f.upper);
+    for (int c = 0; c < 3; ++c) f.upper_weight[c] = job.scale[c];
+    Ops::template finish_row<false>(f);
+    deliver_row<Ops>(job, f, y);
   }
 }
 
 template <typename Ops>
 void run_box(const BoxJob& job) {
   const bool two_taps = job.x->max_count <= 2 && job.y->max_count <= 2;
-  if (two_taps) {
+  if (job.rotated != nullptr) {
+    rotated_box<Ops>(job);
+  } else if (two_taps) {
     if constexpr (Ops::kBlendsRowPairs) {
       if (job.channels == 3 && job.y->step >= 2.0) {
         blend_distant_rows<Ops>(job);

@@ -11,6 +11,7 @@ namespace {
 constexpr std::uint32_t kLeaf1EcxFma = 1U << 12;
 constexpr std::uint32_t kLeaf1EcxOsxsave = 1U << 27;
 constexpr std::uint32_t kLeaf1EcxAvx = 1U << 28;
+constexpr std::uint32_t kLeaf1EcxF16c = 1U << 29;
 constexpr std::uint32_t kLeaf7EbxAvx2 = 1U << 5;
 constexpr std::uint32_t kLeaf7EbxAvx512F = 1U << 16;
 constexpr std::uint32_t kLeaf7EbxAvx512Dq = 1U << 17;
@@ -47,7 +48,7 @@ bool all(std::uint32_t bits, std::uint32_t wanted) { return (bits & wanted) == w
 
 bool has_avx2() {
   const Features& f = features();
-  return all(f.leaf1_ecx, kLeaf1EcxFma | kLeaf1EcxOsxsave | kLeaf1EcxAvx) &&
+  return all(f.leaf1_ecx, kLeaf1EcxFma | kLeaf1EcxOsxsave | kLeaf1EcxAvx | kLeaf1EcxF16c) &&
          all(f.leaf7_ebx, kLeaf7EbxAvx2) && all(f.xcr0, kXcr0Ymm);
 }
 

@@ -51,10 +51,11 @@ ALGAN_HD void sum_block(const RowSum& s, const std::uint8_t* source, std::ptrdif
   _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-ALGAN_HD void append_pooled(__m256 value[5]) {
-  value[3] = _mm256_max_ps(_mm256_max_ps(value[0], value[1]), value[2]);
+ALGAN_HD void append_pooled(const FinishRow& f, __m256 value[5]) {
   value[4] = _mm256_mul_ps(_mm256_add_ps(_mm256_add_ps(value[0], value[1]), value[2]),
                            _mm256_set1_ps(1.0F / 3.0F));
+  value[3] =
+      f.mean_is_fourth ? value[4] : _mm256_max_ps(_mm256_max_ps(value[0], value[1]), value[2]);
 }
 
 // Eight columns of a finished row.
@@ -68,11 +69,11 @@ ALGAN_HD void finish_values(const FinishRow& f, std::int32_t i, __m256 value[5])
                                  value[c]);
     }
   }
-  append_pooled(value);
+  append_pooled(f, value);
 }
 
 ALGAN_HD void store_block(const FinishRow& f, std::int32_t i, const __m256 value[5]) {
-  const std::ptrdiff_t planes = f.pooled ? 5 : 3;
+  const std::ptrdiff_t planes = f.planes;
   for (std::ptrdiff_t p = 0; p < planes; ++p) {
     float* to = f.out + p * f.plane_floats + i;
     _mm256_storeu_ps(to, value[p]);
@@ -82,7 +83,7 @@ ALGAN_HD void store_block(const FinishRow& f, std::int32_t i, const __m256 value
 // Both halves of a cache line together: a line streamed in parts leaves the core in parts.
 ALGAN_HD void stream_line(const FinishRow& f, std::int32_t i, const __m256 left[5],
                           const __m256 right[5]) {
-  const std::ptrdiff_t planes = f.pooled ? 5 : 3;
+  const std::ptrdiff_t planes = f.planes;
   for (std::ptrdiff_t p = 0; p < planes; ++p) {
     _mm256_stream_ps(f.out + p * f.plane_floats + i, left[p]);
     _mm256_stream_ps(f.out + p * f.plane_floats + i + kColumnBlock, right[p]);
@@ -107,7 +108,7 @@ ALGAN_HD PairWeights pair_weights(const RowPair& rows, const FinishRow& f) {
 
 // Eight finished columns from two source rows that no other output row needs.
 ALGAN_HD void blend_four_taps(const AxisPlan& x, const RowPair& rows, const PairWeights& w,
-                              std::int32_t i, __m256 value[5]) {
+                              const FinishRow& f, std::int32_t i, __m256 value[5]) {
   __m256i blended[4];
   for (int p = 0; p < 4; ++p) {
     const __m256 upper = _mm256_cvtepi32_ps(blend_two_columns(x, rows.upper, i, p));
@@ -119,7 +120,7 @@ ALGAN_HD void blend_four_taps(const AxisPlan& x, const RowPair& rows, const Pair
   transpose_channels(blended, channel);
   const bool rgb = rows.red_plane == 0;
   for (int c = 0; c < 3; ++c) value[c] = _mm256_castsi256_ps(rgb ? channel[c] : channel[2 - c]);
-  append_pooled(value);
+  append_pooled(f, value);
 }
 
 // Which bytes of the next two source rows go with a block of columns: every cache line once where
@@ -145,9 +146,38 @@ ALGAN_HD void prefetch_pair(const AxisPlan& x, const RowPair& rows, const Finish
     __builtin_prefetch(rows.next_upper + at);
     __builtin_prefetch(rows.next_lower + at);
   }
-  const std::ptrdiff_t planes = f.pooled ? 5 : 3;
+  const std::ptrdiff_t planes = f.planes;
   for (std::ptrdiff_t p = 0; p < planes; ++p) {
-    __builtin_prefetch(f.out + p * f.plane_floats + f.size + i, 1);
+    __builtin_prefetch(f.out + p * f.plane_floats + f.next_row + i, 1);
+  }
+}
+
+// For each 16 of 48 bytes and each colour: which pixel goes to which byte; 0x80 leaves a zero.
+struct InterleaveOrder {
+  alignas(16) std::uint8_t pixel[3][3][16];
+  constexpr InterleaveOrder() : pixel{} {
+    for (int byte = 0; byte < 48; ++byte) {
+      for (int c = 0; c < 3; ++c) {
+        pixel[byte / 16][c][byte % 16] =
+            byte % 3 == c ? static_cast<std::uint8_t>(byte / 3) : std::uint8_t{0x80};
+      }
+    }
+  }
+};
+
+ALGAN_HD void interleave_sixteen(const std::uint8_t* r, const std::uint8_t* g,
+                                 const std::uint8_t* b, std::uint8_t* out) {
+  static constexpr InterleaveOrder kOrder;
+  const auto load = [](const std::uint8_t* from) {
+    return _mm_load_si128(reinterpret_cast<const __m128i*>(from));
+  };
+  const __m128i colour[3] = {load(r), load(g), load(b)};
+  for (int part = 0; part < 3; ++part) {
+    __m128i bytes = _mm_setzero_si128();
+    for (int c = 0; c < 3; ++c) {
+      bytes = _mm_or_si128(bytes, _mm_shuffle_epi8(colour[c], load(kOrder.pixel[part][c])));
+    }
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out) + part, bytes);
   }
 }
 
@@ -208,6 +238,29 @@ struct Avx2Ops : ScalarOps {
     }
   }
 
+  // Four pixels of four bytes at a time; what is written past them is overwritten by the next.
+  static void drop_fourth(const std::uint8_t* pixels, std::uint8_t* out) {
+    const __m128i order = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    for (std::int32_t i = 0; i < 64; i += 4) {
+      const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels + 4 * i));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * i), _mm_shuffle_epi8(four, order));
+    }
+  }
+
+  static void interleave(const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b,
+                         std::uint8_t* out) {
+    for (std::int32_t i = 0; i < 64; i += 16) interleave_sixteen(r + i, g + i, b + i, out + 3 * i);
+  }
+
+  static void to_half(const float* from, std::int32_t count, std::uint16_t* to) {
+    std::int32_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+      const __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), half);
+    }
+    ScalarOps::to_half(from + i, count - i, to + i);
+  }
+
   static constexpr bool kBlendsRowPairs = true;
 
   // Structs by value: through references, every store of a float might change them.
@@ -218,21 +271,21 @@ struct Avx2Ops : ScalarOps {
     if (f.stream) {
       for (; i < f.size; i += 2 * kColumnBlock) {
         __m256 right[5];
-        blend_four_taps(x, rows, weights, i, value);
-        blend_four_taps(x, rows, weights, i + kColumnBlock, right);
+        blend_four_taps(x, rows, weights, f, i, value);
+        blend_four_taps(x, rows, weights, f, i + kColumnBlock, right);
         stream_line(f, i, value, right);
       }
       return;
     }
     const Prefetch prefetch = prefetch_for(x);
     for (; i + kColumnBlock <= f.size; i += kColumnBlock) {
-      blend_four_taps(x, rows, weights, i, value);
+      blend_four_taps(x, rows, weights, f, i, value);
       prefetch_pair(x, rows, f, prefetch, i);
       store_block(f, i, value);
     }
     if (i == f.size) return;
-    blend_four_taps(x, rows, weights, i, value);
-    const std::ptrdiff_t planes = f.pooled ? 5 : 3;
+    blend_four_taps(x, rows, weights, f, i, value);
+    const std::ptrdiff_t planes = f.planes;
     for (std::ptrdiff_t p = 0; p < planes; ++p) {
       alignas(32) float last[kColumnBlock];
       _mm256_store_ps(last, value[p]);

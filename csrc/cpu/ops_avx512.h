@@ -66,11 +66,11 @@ ALGAN_HD void finish_wide_block(const FinishRow& f, std::int32_t i, __mmask16 co
     }
     store(c, value[c]);
   }
-  if (f.pooled) {
-    store(3, _mm512_max_ps(_mm512_max_ps(value[0], value[1]), value[2]));
-    store(4, _mm512_mul_ps(_mm512_add_ps(_mm512_add_ps(value[0], value[1]), value[2]),
-                           _mm512_set1_ps(1.0F / 3.0F)));
-  }
+  if (f.planes == 3) return;
+  const __m512 mean = _mm512_mul_ps(_mm512_add_ps(_mm512_add_ps(value[0], value[1]), value[2]),
+                                    _mm512_set1_ps(1.0F / 3.0F));
+  store(3, f.mean_is_fourth ? mean : _mm512_max_ps(_mm512_max_ps(value[0], value[1]), value[2]));
+  if (f.planes == 5) store(4, mean);
 }
 
 ALGAN_HD __mmask16 first_columns(std::int32_t count) {

@@ -14,9 +14,18 @@ struct FinishRow {
   float bias[3];
   float* out;  // first plane, this row
   std::ptrdiff_t plane_floats;
+  std::ptrdiff_t next_row;  // floats from this row of outputs to the next
   std::int32_t size;
-  bool pooled;
+  std::int32_t planes;  // 3; 4 with the maximum, or with the mean if mean_is_fourth; 5 with both
+  bool mean_is_fourth;
   bool stream;
+};
+
+// Pixels that a turned box samples from: RGB, BGR or grey bytes.
+struct RotatedSource {
+  const std::uint8_t* data;
+  std::ptrdiff_t stride;
+  std::int32_t height, width, channels;
 };
 
 // Two source rows and what they weigh, and those of the next output row, to be prefetched.
@@ -38,10 +47,10 @@ ALGAN_HD void finish_pixel(const FinishRow& f, std::int32_t i) {
     if constexpr (kTwoRows) value[c] += f.lower[c][i] * f.lower_weight[c];
     f.out[c * f.plane_floats + i] = value[c];
   }
-  if (f.pooled) {
-    f.out[3 * f.plane_floats + i] = max3(value[0], value[1], value[2]);
-    f.out[4 * f.plane_floats + i] = mean3(value[0], value[1], value[2]);
-  }
+  if (f.planes == 3) return;
+  const float mean = mean3(value[0], value[1], value[2]);
+  f.out[3 * f.plane_floats + i] = f.mean_is_fourth ? mean : max3(value[0], value[1], value[2]);
+  if (f.planes == 5) f.out[4 * f.plane_floats + i] = mean;
 }
 
 struct ScalarOps {
@@ -107,6 +116,43 @@ struct ScalarOps {
   template <bool kTwoRows>
   static void finish_row(const FinishRow& f) {
     for (std::int32_t i = 0; i < f.size; ++i) finish_pixel<kTwoRows>(f, i);
+  }
+
+  // Row j of a turned box: planes[channel][x].
+  static void sample_rotated(const RotatedPlan& plan, const RotatedSource& source, std::int32_t j,
+                             std::int32_t size, std::int32_t padded_size, float* planes) {
+    const auto pixel = [&](std::int32_t y, std::int32_t x, int c) {
+      return static_cast<float>(source.data[source.stride * y + source.channels * x + c]);
+    };
+    for (std::int32_t i = 0; i < size; ++i) {
+      float mean[3];
+      source.channels == 3 ? rotated_pixel<3>(plan, j, i, source.height, source.width, pixel, mean)
+                           : rotated_pixel<1>(plan, j, i, source.height, source.width, pixel, mean);
+      for (std::int32_t c = 0; c < source.channels; ++c) planes[c * padded_size + i] = mean[c];
+    }
+  }
+
+  // 64 pixels of four bytes without the fourth; and three planes of 64, pixel by pixel. Both may
+  // write kOverread bytes more.
+  static void drop_fourth(const std::uint8_t* pixels, std::uint8_t* out) {
+    for (std::int32_t i = 0; i < 64; ++i) {
+      for (std::int32_t c = 0; c < 3; ++c) out[3 * i + c] = pixels[4 * i + c];
+    }
+  }
+  static void interleave(const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b,
+                         std::uint8_t* out) {
+    for (std::int32_t i = 0; i < 64; ++i) {
+      out[3 * i] = r[i];
+      out[3 * i + 1] = g[i];
+      out[3 * i + 2] = b[i];
+    }
+  }
+
+  static void to_half(const float* from, std::int32_t count, std::uint16_t* to) {
+    for (std::int32_t i = 0; i < count; ++i) to[i] = half_bits(from[i]);
+  }
+  static void to_bytes(const float* from, std::int32_t count, std::uint8_t* to) {
+    for (std::int32_t i = 0; i < count; ++i) to[i] = round_byte(from[i]);
   }
 
   // Whether finish_row_pair(x, RowPair, FinishRow) does, for colour, all that blend_columns and

@@ -35,19 +35,30 @@ class ScratchBuffer {
 
 struct Workspace {
   AxisPlanner x, y;
-  ScratchBuffer<float> planes;
-  ScratchBuffer<std::uint8_t> row, copied;
+  ScratchBuffer<float> filtered, finished;
+  ScratchBuffer<std::uint8_t> row, copied, converted, narrow;
 
-  // Points the job at scratch large enough for its plans.
-  void lend(BoxJob& job) {
+  // Points the job at scratch large enough for its plans, its kind and `rows` converted rows.
+  void lend(BoxJob& job, std::int32_t rows) {
     const auto channels = static_cast<std::size_t>(job.channels);
-    const auto row_bytes = static_cast<std::size_t>(job.x->extent) * channels;
+    const auto row_bytes = static_cast<std::size_t>(job.extent) * channels;
     // Loops run to the widest tap from every start, rounded up to kGreyTaps.
     const auto past = static_cast<std::size_t>(job.x->max_count + kGreyTaps) * channels;
     const auto over = static_cast<std::size_t>(kOverread);
+    const auto padded = static_cast<std::size_t>(job.x->padded_size);
     job.row = row.at_least((row_bytes + past) * sizeof(float) + over);
-    job.planes = planes.at_least(6 * static_cast<std::size_t>(job.x->padded_size));
+    job.filtered = filtered.at_least(6 * padded);
     job.copied = copied.at_least(2 * (row_bytes + over));
+    if (job.out == nullptr) {
+      job.finished = finished.at_least(5 * padded);
+      job.packing.narrow = narrow.at_least(5 * padded * sizeof(std::uint16_t));
+    }
+    if (job.convert) {
+      constexpr std::size_t kLine = 64;
+      const std::size_t stride = (row_bytes + over + kLine - 1) / kLine * kLine;
+      job.converted_stride = static_cast<std::ptrdiff_t>(stride);
+      job.converted = converted.at_least(stride * static_cast<std::size_t>(rows));
+    }
   }
 };
 

@@ -45,8 +45,8 @@ Image make_image(std::int64_t height, std::int64_t width, PixelFormat format, bo
 std::vector<float> run(const char* path, const ImageView& view, const std::vector<Box>& boxes,
                        const InputSpec& spec) {
   algan::force_simd(path);
-  std::vector<float> out(boxes.size() * spec.slot_floats());
-  algan::preprocess(view, algan::clip_boxes(view, boxes), spec, out.data());
+  std::vector<float> out(boxes.size() * spec.slot_elements());
+  algan::preprocess(view, algan::clip_boxes(view, boxes), spec, {out.data()});
   algan::force_simd("");
   return out;
 }
@@ -74,8 +74,9 @@ void check_sizes(PixelFormat format, bool flipped) {
           {0, 0, w, h}, {w - 1, h - 1, w, h}, {w / 3, h / 3, w, h}, {-9, 0.4 * h, w + 9, h}};
       for (const std::int32_t side : {1, 7, 16, 33}) {
         for (const auto filter : {algan::Downscale::kArea, algan::Downscale::kBilinear}) {
-          const InputSpec spec{side,   side + 1,        side != 16,
-                               filter, {0.5, 0.4, 0.3}, {0.5, 0.6, 0.7}};
+          const InputSpec spec{
+              side,   side + 1,        side != 16 ? algan::Pooled::kMaxMean : algan::Pooled::kNone,
+              filter, {0.5, 0.4, 0.3}, {0.5, 0.6, 0.7}};
           check_paths_agree(image.view, boxes, spec);
         }
       }
@@ -89,10 +90,12 @@ void check_refusals() {
   CHECK_THROWS(algan::clip_boxes(image.view, {{0, 0, nan, 1}}), algan::InputError);
   CHECK_THROWS(algan::clip_boxes(image.view, {{3, 3, 3, 9}}), algan::InputError);
   CHECK_THROWS(algan::clip_boxes(image.view, {{11, 0, 20, 9}}), algan::InputError);
-  CHECK_THROWS(algan::check_spec({0, 5, true, algan::Downscale::kArea, {}, {1, 1, 1}}),
-               algan::InputError);
-  CHECK_THROWS(algan::check_spec({5, 5, true, algan::Downscale::kArea, {}, {1, 0, 1}}),
-               algan::InputError);
+  CHECK_THROWS(
+      algan::check_spec({0, 5, algan::Pooled::kNone, algan::Downscale::kArea, {}, {1, 1, 1}}),
+      algan::InputError);
+  CHECK_THROWS(
+      algan::check_spec({5, 5, algan::Pooled::kNone, algan::Downscale::kArea, {}, {1, 0, 1}}),
+      algan::InputError);
   CHECK_THROWS(algan::check_image({nullptr, 0, 5, 0, PixelFormat::kBgr8}), algan::InputError);
   CHECK_THROWS(algan::force_simd("mmx"), algan::InputError);
 }

@@ -8,14 +8,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
-#if defined(__CUDACC__)
-#define ALGAN_HD __host__ __device__ __forceinline__
-#else
-// Always inlined: an out-of-line copy compiled for one instruction set could otherwise be
-// merged by the linker into code that runs on a machine without it.
-#define ALGAN_HD inline __attribute__((always_inline))
-#endif
+#include "algan/host_device.h"
 
 namespace algan {
 
@@ -68,5 +63,84 @@ ALGAN_HD float max3(float r, float g, float b) {
 }
 
 ALGAN_HD float mean3(float r, float g, float b) { return (r + g + b) * (1.0F / 3.0F); }
+
+// 0 to 255, rounded half up.
+ALGAN_HD std::uint8_t round_byte(float value) {
+  const float up = value + 0.5F;
+  return static_cast<std::uint8_t>(up < 0.0F ? 0.0F : up > 255.0F ? 255.0F : up);
+}
+
+// IEEE 754 binary16, rounded to nearest even; too large becomes infinite, as processors do it.
+ALGAN_HD std::uint16_t half_bits(float value) {
+  std::uint32_t bits = 0;
+  memcpy(&bits, &value, sizeof(bits));
+  const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000U);
+  const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
+  if (magnitude >= 0x47800000U) {  // 65536 and above
+    const std::uint32_t nan = magnitude > 0x7F800000U ? 0x200U : 0U;
+    return static_cast<std::uint16_t>(sign | 0x7C00U | nan);
+  }
+  if (magnitude < 0x38800000U) {  // below 2^-14: fixed point in units of 2^-24
+    float absolute = 0.0F;
+    memcpy(&absolute, &magnitude, sizeof(absolute));
+    const float shifted = absolute + 0.5F;  // 2^-24 is the last place of 0.5
+    std::uint32_t units = 0;
+    memcpy(&units, &shifted, sizeof(units));
+    return static_cast<std::uint16_t>(sign | (units - 0x3F000000U));
+  }
+  const std::uint32_t even = magnitude >> 13 & 1U;
+  const std::uint32_t rounded = magnitude - 0x38000000U + 0xFFFU + even;
+  return static_cast<std::uint16_t>(sign | rounded >> 13);
+}
+
+// Samples of a rotated box. Output (column i, row j) covers n_x * n_y equal parts of
+// the box; each contributes a bilinear sample at its centre, each with the same weight.
+struct RotatedPlan {
+  double x, y;                        // of the centre of the box's first part, in pixel centres
+  double x_per_column, y_per_column;  // from one part to the next along a row of outputs
+  double x_per_row, y_per_row;        // along a column of outputs
+  std::int32_t n_x, n_y;              // parts of an output along each side, at least 1
+};
+
+// Where a coordinate in pixel centres falls; beyond the image its last pixels repeat.
+struct Neighbours {
+  std::int32_t low, high;
+  float fraction;  // weight of `high`
+};
+
+ALGAN_HD Neighbours neighbours(double position, std::int32_t limit) {
+  const double below = floor(position);
+  return Neighbours{clamp_pixel(below, limit), clamp_pixel(below + 1.0, limit),
+                    static_cast<float>(position - below)};
+}
+
+ALGAN_HD float blend(float low, float high, float fraction) {
+  return low * (1.0F - fraction) + high * fraction;
+}
+
+// `pixel(y, x, c)` gives channel c as a float; `sum` gets the mean over the parts.
+template <int kChannels, typename Pixel>
+ALGAN_HD void rotated_pixel(const RotatedPlan& plan, std::int32_t j, std::int32_t i,
+                            std::int32_t height, std::int32_t width, const Pixel& pixel,
+                            float* mean) {
+  float sum[kChannels] = {};
+  for (std::int32_t v = 0; v < plan.n_y; ++v) {
+    const auto row = static_cast<double>(j * plan.n_y + v);
+    for (std::int32_t u = 0; u < plan.n_x; ++u) {
+      const auto column = static_cast<double>(i * plan.n_x + u);
+      const Neighbours x =
+          neighbours(plan.x + column * plan.x_per_column + row * plan.x_per_row, width);
+      const Neighbours y =
+          neighbours(plan.y + column * plan.y_per_column + row * plan.y_per_row, height);
+      for (int c = 0; c < kChannels; ++c) {
+        const float upper = blend(pixel(y.low, x.low, c), pixel(y.low, x.high, c), x.fraction);
+        const float lower = blend(pixel(y.high, x.low, c), pixel(y.high, x.high, c), x.fraction);
+        sum[c] += blend(upper, lower, y.fraction);
+      }
+    }
+  }
+  const float unit = 1.0F / static_cast<float>(plan.n_x * plan.n_y);
+  for (int c = 0; c < kChannels; ++c) mean[c] = sum[c] * unit;
+}
 
 }  // namespace algan
