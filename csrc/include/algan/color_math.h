@@ -4,7 +4,8 @@
 //   Bayer  the missing colours are means of the 2 or 4 nearest pixels of that colour, rounded half
 //          up; beyond the image's edge the image is mirrored about its first and last pixels
 //   YUV    16-bit fixed point, 6 fraction bits; within 1 of the real-valued formula:
-//          R = Y' + a V', G = Y' - b U' - c V', B = Y' + d U', each clamped to 0..255
+//          R = Y' + a V', G = Y' - b U' - c V', B = Y' + d U', each clamped to 0..255; Y below
+//          black counts as black
 //   grey16 min(v, white) * 255 / white, rounded half up
 #pragma once
 
@@ -13,7 +14,8 @@
 
 namespace algan {
 
-// Factors for mul_high_round: Y' = mul((Y - y_offset) << 7, y), the others from (U or V - 128) << 8.
+// Factors for mul_high_round: Y' = mul(max(Y - y_offset, 0) << 7, y), the others from (U or V -
+// 128) << 8.
 struct YuvFactors {
   std::int16_t y_offset, y, v_to_red, u_to_green, v_to_green, u_to_blue;
 };
@@ -42,7 +44,8 @@ ALGAN_HD std::uint8_t clamp_byte(std::int32_t value) {
 
 ALGAN_HD void yuv_to_rgb(const YuvFactors& f, std::int32_t y, std::int32_t u, std::int32_t v,
                          std::uint8_t rgb[3]) {
-  const std::int32_t luma = mul_high_round((y - f.y_offset) * 128, f.y) + 32;
+  const std::int32_t above_black = y > f.y_offset ? y - f.y_offset : 0;
+  const std::int32_t luma = mul_high_round(above_black * 128, f.y) + 32;
   const std::int32_t u_part = (u - 128) * 256;
   const std::int32_t v_part = (v - 128) * 256;
   rgb[0] = clamp_byte((luma + mul_high_round(v_part, f.v_to_red)) >> 6);
@@ -95,8 +98,8 @@ ALGAN_HD void bayer_to_rgb(const ImageView& image, std::int64_t y, std::int64_t 
   }
   const auto cross =
       static_cast<std::uint8_t>((row[left] + row[right] + above[x] + below[x] + 2) >> 2);
-  const auto corners = static_cast<std::uint8_t>(
-      (above[left] + above[right] + below[left] + below[right] + 2) >> 2);
+  const auto corners =
+      static_cast<std::uint8_t>((above[left] + above[right] + below[left] + below[right] + 2) >> 2);
   rgb[0] = red_row ? row[x] : corners;
   rgb[1] = cross;
   rgb[2] = red_row ? corners : row[x];
