@@ -104,3 +104,68 @@ def test_too_few_slots_are_refused_before_anything_is_written(first_slot, count)
     with pytest.raises(InputError, match=r"out: expected room for .* got 3 slots"):
         preprocess_into(out, IMAGE, SPEC, boxes=boxes, first_slot=first_slot)
     assert np.isnan(out).all()
+
+
+FLAT = np.zeros((30, 40), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "pixel_format", "message"),
+    [
+        (FLAT[:, :39].copy(), "nv12", "even width"),
+        ((FLAT[:29], FLAT[:14]), "nv12", "even width, and for nv12, nv21 and i420 an even height"),
+        (np.zeros((31, 40), np.uint8), "nv12", "height of 3/2 times that of the picture"),
+        (np.zeros((30, 60), np.uint8)[:, :40], "i420", "rows without padding"),
+        (FLAT[::-1, ::-1], "nv21", "np.ascontiguousarray"),
+        (np.zeros((30, 40, 3), np.uint8), "nv12", r"\(H \* 3 / 2, W\)"),
+        ((FLAT,), "nv12", "expected two planes"),
+        ((FLAT, FLAT[:15]), "i420", r"expected three planes \(Y, U, V\), got 2"),
+        ((FLAT, FLAT[:14]), "nv12", r"colour plane of uint8 \(15, 40\), got uint8 \(14, 40\)"),
+        ((FLAT, FLAT[:15, :20], FLAT[:15, :19]), "i420", r"colour plane of uint8 \(15, 20\)"),
+        ((FLAT, FLAT[:15, :20], FLAT[:15, :20].copy()), "i420", "same row stride"),
+        ((FLAT, FLAT[:15].astype(np.int8)), "nv12", "colour plane of uint8"),
+        ((FLAT, "plane"), "nv12", "got str"),
+        ((FLAT, FLAT), "bgr8", "got tuple"),
+        (np.zeros((9, 9, 2), np.uint8), "yuyv", "even width"),
+        (np.zeros((9, 8, 3), np.uint8), "uyvy", r"\(H, W, 2\)"),
+        (FLAT, "grey16", r"a uint16 array \(H, W\)"),
+        (FLAT.astype(">u2"), "grey16", "a uint16 array"),
+        (FLAT.astype(np.uint16), "grey8", "grey16"),
+        (np.zeros((9, 9, 3), np.uint8), "rgba8", r"\(H, W, 4\)"),
+        (np.zeros((9, 9, 3), np.uint8), "bayer_rggb8", r"\(H, W\) for Bayer"),
+    ],
+)
+def test_unusable_images_of_other_formats_are_refused(image, pixel_format, message):
+    with pytest.raises(InputError, match=message):
+        preprocess(image, SPEC, pixel_format=pixel_format)
+
+
+def test_an_unknown_yuv_matrix_is_refused():
+    with pytest.raises(
+        InputError, match='yuv: expected bt601, bt601_full, bt709 or bt709_full, got "bt2020"'
+    ):
+        preprocess(FLAT, SPEC, pixel_format="nv12", yuv="bt2020")
+
+
+class OnGpu:
+    """As torch and CuPy describe their arrays on a device."""
+
+    def __init__(self):
+        shape = (4, 4, 3)
+        self.__cuda_array_interface__ = {"shape": shape, "typestr": "|u1", "data": (1, False), "version": 3}
+
+
+class OnGpuByDlpack:
+    def __dlpack__(self):
+        raise AssertionError("must not be asked for its memory")
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+
+@pytest.mark.parametrize("image", [OnGpu(), OnGpuByDlpack()], ids=["interface", "dlpack"])
+def test_pixels_on_a_device_are_refused(image):
+    with pytest.raises(InputError, match=r"in host memory, got a OnGpu.* on a device; copy it to the host"):
+        preprocess(image, SPEC)
+    with pytest.raises(InputError, match=r"out: expected .* in host memory"):
+        preprocess_into(image, IMAGE, SPEC)
