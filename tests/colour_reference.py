@@ -54,8 +54,8 @@ def split_yuv(image, pixel_format):
     return image[:height], *(c.repeat(2, axis=0).repeat(2, axis=1) for c in (u, v))
 
 
-def mirrored_sums(image, offsets):
-    """Sum of the neighbours at the offsets, and their number; mirrored at the edges without repeating them."""
+def mirrored_means(image, offsets):
+    """Rounded mean of the neighbours at the offsets; mirrored at the edges without repeating them."""
     padded = image.astype(np.int64)
     for axis, length in enumerate(image.shape):
         pads = [(1, 1) if a == axis else (0, 0) for a in (0, 1)]
@@ -66,10 +66,10 @@ def mirrored_sums(image, offsets):
 
 
 def bayer_to_rgb(image, pixel_format):
-    beside = mirrored_sums(image, [(0, -1), (0, 1)])
-    upright = mirrored_sums(image, [(-1, 0), (1, 0)])
-    cross = mirrored_sums(image, [(0, -1), (0, 1), (-1, 0), (1, 0)])
-    corners = mirrored_sums(image, [(-1, -1), (-1, 1), (1, -1), (1, 1)])
+    beside = mirrored_means(image, [(0, -1), (0, 1)])
+    upright = mirrored_means(image, [(-1, 0), (1, 0)])
+    cross = mirrored_means(image, [(0, -1), (0, 1), (-1, 0), (1, 0)])
+    corners = mirrored_means(image, [(-1, -1), (-1, 1), (1, -1), (1, 1)])
     red_row, red_column = BAYER_RED[pixel_format]
     rows, columns = np.indices(image.shape)
     in_red_row, in_red_column = rows % 2 == red_row, columns % 2 == red_column

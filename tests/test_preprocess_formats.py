@@ -114,8 +114,8 @@ def test_filters_are_those_of_plain_pixels(simd, pixel_format, downscale, size):
     image = make_image(*size, pixel_format)
     height, width = size
     boxes = np.array(
-        [[0, 0, width, height], [3, 5, 30, 39], [7.25, 1.5, 38.5, 44.75], [width - 9, height - 7, width, height],
-         [1, 1, width, 3], [width - 1, 0, width, height]], np.float32,
+        [[0, 0, width, height], [3, 5, 30, 39], [7.25, 1.5, 38.5, 44.75], [1, 1, width, 3],
+         [width - 9, height - 7, width, height], [width - 1, 0, width, height]], np.float32,
     )  # fmt: skip
     for side in (7, 33, 64):
         spec = InputSpec(height_px=side, width_px=side + 1, downscale=downscale)

@@ -33,7 +33,11 @@ Row = dict[str, Any]
 @app.command()
 def preprocess(
     json_: JsonFile = None,
-    repeats: Annotated[int, typer.Option(help="Times each is measured.", min=3)] = 31,
+    full: Annotated[
+        bool, typer.Option("--full", help="All formats, frame, box and output sizes, not just the usual.")
+    ] = False,
+    only: Annotated[str, typer.Option(help="Cases whose name contains this.")] = "",
+    seconds: Annotated[float, typer.Option(help="Time for each case.", min=0.1)] = 1.0,
     fresh_frames: Annotated[
         bool, typer.Option("--fresh-frames", help="Write each frame just before it is used.")
     ] = False,
@@ -41,10 +45,13 @@ def preprocess(
         bool, typer.Option("--warm-heap", help="Spare the peers the page faults of their allocations.")
     ] = False,
 ) -> None:
-    """Frames and boxes to network input: our core against OpenCV with NumPy; one thread."""
+    """Frames and boxes to network input: our core against the libraries that are installed; one thread."""
     from algan_stream.commands.bench_preprocess import rows
+    from algan_stream.commands.bench_preprocess_cases import full_list, short_list
 
-    _report(lambda: rows(repeats, fresh_frames=fresh_frames, warm_heap=warm_heap), json_)
+    cases = [case for case in (full_list() if full else short_list()) if only in case.name]
+    measured = rows(cases, seconds, fresh_frames=fresh_frames, warm_heap=warm_heap)
+    _report(lambda: list(measured), json_)
 
 
 @app.command()

@@ -9,5 +9,6 @@ namespace algan::bindings {
 
 void bind_errors(py::module_& m);
 void bind_preprocess(py::module_& m);
+void bind_stream(py::module_& m);
 
 }  // namespace algan::bindings

@@ -6,4 +6,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Native core of algan-stream; use algan_stream.preprocess.";
   algan::bindings::bind_errors(m);
   algan::bindings::bind_preprocess(m);
+  algan::bindings::bind_stream(m);
 }

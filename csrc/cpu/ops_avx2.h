@@ -6,6 +6,7 @@
 #include "columns_avx2.h"
 #include "ops_scalar.h"
 #include "row_sum.h"
+#include "rows_avx2.h"
 
 namespace algan::cpu::ALGAN_PATH {
 
@@ -152,35 +153,6 @@ ALGAN_HD void prefetch_pair(const AxisPlan& x, const RowPair& rows, const Finish
   }
 }
 
-// For each 16 of 48 bytes and each colour: which pixel goes to which byte; 0x80 leaves a zero.
-struct InterleaveOrder {
-  alignas(16) std::uint8_t pixel[3][3][16];
-  constexpr InterleaveOrder() : pixel{} {
-    for (int byte = 0; byte < 48; ++byte) {
-      for (int c = 0; c < 3; ++c) {
-        pixel[byte / 16][c][byte % 16] =
-            byte % 3 == c ? static_cast<std::uint8_t>(byte / 3) : std::uint8_t{0x80};
-      }
-    }
-  }
-};
-
-ALGAN_HD void interleave_sixteen(const std::uint8_t* r, const std::uint8_t* g,
-                                 const std::uint8_t* b, std::uint8_t* out) {
-  static constexpr InterleaveOrder kOrder;
-  const auto load = [](const std::uint8_t* from) {
-    return _mm_load_si128(reinterpret_cast<const __m128i*>(from));
-  };
-  const __m128i colour[3] = {load(r), load(g), load(b)};
-  for (int part = 0; part < 3; ++part) {
-    __m128i bytes = _mm_setzero_si128();
-    for (int c = 0; c < 3; ++c) {
-      bytes = _mm_or_si128(bytes, _mm_shuffle_epi8(colour[c], load(kOrder.pixel[part][c])));
-    }
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out) + part, bytes);
-  }
-}
-
 struct Avx2Ops : ScalarOps {
   static constexpr float kBlendGain = static_cast<float>(kBlendOne);
 
@@ -249,7 +221,25 @@ struct Avx2Ops : ScalarOps {
 
   static void interleave(const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b,
                          std::uint8_t* out) {
-    for (std::int32_t i = 0; i < 64; i += 16) interleave_sixteen(r + i, g + i, b + i, out + 3 * i);
+    for (std::int32_t i = 0; i < 64; i += 16) {
+      interleave_sixteen(load_sixteen(r + i), load_sixteen(g + i), load_sixteen(b + i),
+                         out + 3 * i);
+    }
+  }
+
+  static void yuv_block(const std::uint8_t* y, const std::uint8_t* u, const std::uint8_t* v,
+                        const YuvFactors f, std::uint8_t* out) {
+    for (std::int32_t i = 0; i < 64; i += 16) {
+      yuv_sixteen(y + i, u + i / 2, v + i / 2, f, out + 3 * i);
+    }
+  }
+
+  static void split_pairs(const std::uint8_t* pairs, std::uint8_t* even, std::uint8_t* odd) {
+    split_thirty_two(pairs, even, odd);
+  }
+
+  static void grey16_block(const std::uint8_t* pixels, float white, std::uint8_t* out) {
+    for (std::int32_t i = 0; i < 64; i += 16) grey16_sixteen(pixels + 2 * i, white, out + i);
   }
 
   static void to_half(const float* from, std::int32_t count, std::uint16_t* to) {

@@ -2,6 +2,7 @@
 // without a faster one. The five operations below are what a path consists of.
 #pragma once
 
+#include "algan/color_math.h"
 #include "box_job.h"
 
 namespace algan::cpu::ALGAN_PATH {
@@ -145,6 +146,28 @@ struct ScalarOps {
       out[3 * i] = r[i];
       out[3 * i + 1] = g[i];
       out[3 * i + 2] = b[i];
+    }
+  }
+
+  // 64 pixels, of which two neighbours share a colour: 32 of `u` and `v`.
+  static void yuv_block(const std::uint8_t* y, const std::uint8_t* u, const std::uint8_t* v,
+                        const YuvFactors f, std::uint8_t* out) {
+    for (std::int32_t i = 0; i < 64; ++i) yuv_to_rgb(f, y[i], u[i / 2], v[i / 2], out + 3 * i);
+  }
+
+  // 32 pairs of bytes, apart.
+  static void split_pairs(const std::uint8_t* pairs, std::uint8_t* even, std::uint8_t* odd) {
+    for (std::int32_t i = 0; i < 32; ++i) {
+      even[i] = pairs[2 * i];
+      odd[i] = pairs[2 * i + 1];
+    }
+  }
+
+  // 64 pixels of two bytes.
+  static void grey16_block(const std::uint8_t* pixels, float white, std::uint8_t* out) {
+    for (std::int32_t i = 0; i < 64; ++i) {
+      const auto value = static_cast<std::uint16_t>(pixels[2 * i] | pixels[2 * i + 1] << 8);
+      out[i] = grey16_to_byte(value, white);
     }
   }
 

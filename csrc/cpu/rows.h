@@ -15,49 +15,29 @@ struct ColourBlock {
   alignas(64) std::uint8_t r[kRowBlock], g[kRowBlock], b[kRowBlock];
 };
 
-struct YuvBlock {
-  alignas(64) std::uint8_t y[kRowBlock], u[kRowBlock], v[kRowBlock];
-};
-
-// Each colour difference goes with two pixels.
-ALGAN_HD void spread_pairs(const std::uint8_t* pairs, int first, int step, std::uint8_t* to) {
-  for (std::int32_t k = 0; k < kRowBlock / 2; ++k) {
-    to[2 * k] = to[2 * k + 1] = pairs[step * k + first];
-  }
-}
-
-// x is even.
-inline void load_yuv(const ImageView& image, std::int64_t y, std::int64_t x, YuvBlock* out) {
+// x is even. Each colour goes with two pixels.
+template <typename Ops>
+void yuv_block(const ImageView& image, std::int64_t y, std::int64_t x, std::uint8_t* out) {
   const std::uint8_t* row = image.data + y * image.row_stride;
-  const bool planar = image.format == PixelFormat::kI420;
-  if (planar || image.format == PixelFormat::kNv12 || image.format == PixelFormat::kNv21) {
-    std::memcpy(out->y, row + x, kRowBlock);
-    const std::ptrdiff_t at = (y / 2) * image.chroma_stride + (planar ? x / 2 : x);
-    if (planar) {
-      spread_pairs(image.chroma + at, 0, 1, out->u);
-      spread_pairs(image.chroma_v + at, 0, 1, out->v);
-    } else {
-      const int u = image.format == PixelFormat::kNv12 ? 0 : 1;
-      spread_pairs(image.chroma + at, u, 2, out->u);
-      spread_pairs(image.chroma + at, 1 - u, 2, out->v);
-    }
-    return;
+  const YuvFactors factors = yuv_factors(image.yuv);
+  alignas(64) std::uint8_t luma[kRowBlock], colours[kRowBlock], u[kRowBlock], v[kRowBlock];
+  if (image.format == PixelFormat::kYuyv || image.format == PixelFormat::kUyvy) {
+    const bool luma_first = image.format == PixelFormat::kYuyv;
+    std::uint8_t* even = luma_first ? luma : colours;
+    std::uint8_t* odd = luma_first ? colours : luma;
+    Ops::split_pairs(row + 2 * x, even, odd);
+    Ops::split_pairs(row + 2 * x + kRowBlock, even + kRowBlock / 2, odd + kRowBlock / 2);
+    Ops::split_pairs(colours, u, v);
+    return Ops::yuv_block(luma, u, v, factors, out);
   }
-  const int luma = image.format == PixelFormat::kYuyv ? 0 : 1;
-  const std::uint8_t* from = row + 2 * x;
-  for (std::int32_t k = 0; k < kRowBlock; ++k) out->y[k] = from[2 * k + luma];
-  spread_pairs(from, 1 - luma, 4, out->u);
-  spread_pairs(from, 3 - luma, 4, out->v);
-}
-
-inline void yuv_block(const YuvBlock& in, const YuvFactors f, ColourBlock* out) {
-  for (std::int32_t k = 0; k < kRowBlock; ++k) {
-    std::uint8_t rgb[3];
-    yuv_to_rgb(f, in.y[k], in.u[k], in.v[k], rgb);
-    out->r[k] = rgb[0];
-    out->g[k] = rgb[1];
-    out->b[k] = rgb[2];
+  const std::uint8_t* chroma = image.chroma + (y / 2) * image.chroma_stride;
+  if (image.format == PixelFormat::kI420) {
+    const std::uint8_t* other = image.chroma_v + (y / 2) * image.chroma_stride;
+    return Ops::yuv_block(row + x, chroma + x / 2, other + x / 2, factors, out);
   }
+  const bool u_first = image.format == PixelFormat::kNv12;
+  Ops::split_pairs(chroma + x, u_first ? u : v, u_first ? v : u);
+  Ops::yuv_block(row + x, u, v, factors, out);
 }
 
 // `to` gets pixels x - 1 to x + kRowBlock of a row, mirrored at the image's edge.
@@ -67,6 +47,19 @@ ALGAN_HD void load_mirrored(const ImageView& image, std::int64_t y, std::int64_t
   std::memcpy(to + 1, row + x, kRowBlock);
   to[0] = row[mirror_pixel(x - 1, image.width_px)];
   to[kRowBlock + 1] = row[mirror_pixel(x + kRowBlock, image.width_px)];
+}
+
+// Rounded half up, without leaving eight bits.
+ALGAN_HD std::uint8_t average(std::uint8_t a, std::uint8_t b) {
+  return static_cast<std::uint8_t>((a + b + 1) >> 1);
+}
+
+// (a + b + c + d + 2) / 4: where both averages were rounded up and their sum is odd, one too much.
+ALGAN_HD std::uint8_t average4(std::uint8_t a, std::uint8_t b, std::uint8_t c, std::uint8_t d) {
+  const std::uint8_t ab = average(a, b);
+  const std::uint8_t cd = average(c, d);
+  const auto surplus = static_cast<std::uint8_t>(((a ^ b) | (c ^ d)) & (ab ^ cd) & 1);
+  return static_cast<std::uint8_t>(average(ab, cd) - surplus);
 }
 
 inline void bayer_block(const ImageView& image, std::int64_t y, std::int64_t x, ColourBlock* out) {
@@ -82,26 +75,16 @@ inline void bayer_block(const ImageView& image, std::int64_t y, std::int64_t x, 
   std::uint8_t* other_colour = red_row ? out->b : out->r;
   const std::int32_t odd_start = static_cast<std::int32_t>(x & 1);
   for (std::int32_t k = 0; k < kRowBlock; ++k) {
-    const std::uint8_t mask = ((k + odd_start) & 1) == own ? 0xFF : 0;
-    const auto pick = [mask](std::int32_t at_own, std::int32_t at_green) {
+    const auto mask = static_cast<std::uint8_t>(((k + odd_start) & 1) == own ? 0xFF : 0);
+    const auto pick = [mask](std::uint8_t at_own, std::uint8_t at_green) {
       return static_cast<std::uint8_t>((at_own & mask) | (at_green & ~mask));
     };
-    const std::int32_t beside = (row[k] + row[k + 2] + 1) >> 1;
-    const std::int32_t upright = (above[k + 1] + below[k + 1] + 1) >> 1;
-    const std::int32_t cross = (row[k] + row[k + 2] + above[k + 1] + below[k + 1] + 2) >> 2;
-    const std::int32_t corners = (above[k] + above[k + 2] + below[k] + below[k + 2] + 2) >> 2;
+    const std::uint8_t beside = average(row[k], row[k + 2]);
+    const std::uint8_t upright = average(above[k + 1], below[k + 1]);
     own_colour[k] = pick(row[k + 1], beside);
-    out->g[k] = pick(cross, row[k + 1]);
-    other_colour[k] = pick(corners, upright);
+    out->g[k] = pick(average4(row[k], row[k + 2], above[k + 1], below[k + 1]), row[k + 1]);
+    other_colour[k] = pick(average4(above[k], above[k + 2], below[k], below[k + 2]), upright);
   }
-}
-
-inline void grey16_block(const ImageView& image, std::int64_t y, std::int64_t x,
-                         std::uint8_t* out) {
-  std::uint16_t values[kRowBlock];
-  std::memcpy(values, image.data + y * image.row_stride + 2 * x, sizeof(values));
-  const auto white = static_cast<float>(image.white_level);
-  for (std::int32_t k = 0; k < kRowBlock; ++k) out[k] = grey16_to_byte(values[k], white);
 }
 
 // kRowBlock pixels from x on, all inside the image, as bytes of the row; may write kOverread more.
@@ -118,7 +101,7 @@ void convert_block(const ImageView& image, std::int64_t y, std::int64_t x, std::
       std::memcpy(out, row + x, kRowBlock);
       return;
     case PixelFormat::kGrey16:
-      return grey16_block(image, y, x, out);
+      return Ops::grey16_block(row + 2 * x, static_cast<float>(image.white_level), out);
     case PixelFormat::kBgra8:
     case PixelFormat::kRgba8:
       return Ops::drop_fourth(row + 4 * x, out);
@@ -126,12 +109,8 @@ void convert_block(const ImageView& image, std::int64_t y, std::int64_t x, std::
     case PixelFormat::kNv21:
     case PixelFormat::kI420:
     case PixelFormat::kYuyv:
-    case PixelFormat::kUyvy: {
-      YuvBlock yuv;
-      load_yuv(image, y, x, &yuv);
-      yuv_block(yuv, yuv_factors(image.yuv), &block);
-      return Ops::interleave(block.r, block.g, block.b, out);
-    }
+    case PixelFormat::kUyvy:
+      return yuv_block<Ops>(image, y, x, out);
     default:
       bayer_block(image, y, x, &block);
       return Ops::interleave(block.r, block.g, block.b, out);
