@@ -39,6 +39,7 @@ class Run {
     job_.readable_end = readable_end(image);
     job_.convert = !image.plain();
     job_.channels = image.grey() ? 1 : 3;
+    job_.pixel = job_.convert ? job_.channels : image.pixel_bytes();
     const bool bgr = image.format == PixelFormat::kBgr8 || image.format == PixelFormat::kBgra8;
     job_.red_plane = bgr ? 2 : 0;
     job_.planes = static_cast<std::int32_t>(spec.channels());

@@ -15,7 +15,7 @@ namespace algan::cpu::ALGAN_PATH {
 // once.
 template <typename Ops>
 const std::uint8_t* row_at(const BoxJob& job, std::int32_t y) {
-  const std::ptrdiff_t bytes = static_cast<std::ptrdiff_t>(job.extent) * job.channels;
+  const std::ptrdiff_t bytes = static_cast<std::ptrdiff_t>(job.extent) * job.pixel;
   std::uint8_t* copy = job.copied + (y & 1) * (bytes + kOverread);
   if (job.convert) {
     convert_row<Ops>(job, y, copy);
@@ -67,7 +67,7 @@ void blend_box(const BoxJob& job) {
       const std::int32_t source_row = tap.start + k;
       float* planes = job.filtered + (source_row & 1) * plane_row;
       if (held[source_row & 1] != source_row) {
-        Ops::blend_columns(*job.x, row_at<Ops>(job, source_row), job.channels, planes);
+        Ops::blend_columns(*job.x, row_at<Ops>(job, source_row), job.pixel, planes);
         held[source_row & 1] = source_row;
       }
       rgb_planes(job, planes, k == 0 ? f.upper : f.lower);
@@ -92,10 +92,10 @@ void blend_distant_rows(const BoxJob& job) {
     const Tap& next = job.y->taps[y + 1 < job.y->size ? y + 1 : y];
     const std::uint8_t* next_upper = job.source + job.row_stride * next.start;
     const std::uint8_t* upper = row_at<Ops>(job, tap.start);
-    const RowPair rows{upper,        tap.count == 1 ? upper : row_at<Ops>(job, tap.start + 1),
-                       next_upper,   next_upper + job.row_stride * (next.count - 1),
-                       tap.first,    tap.last,
-                       job.red_plane};
+    const RowPair rows{upper,         tap.count == 1 ? upper : row_at<Ops>(job, tap.start + 1),
+                       next_upper,    next_upper + job.row_stride * (next.count - 1),
+                       tap.first,     tap.last,
+                       job.red_plane, job.pixel};
     Ops::finish_row_pair(*job.x, rows, f);
     deliver_row<Ops>(job, f, y);
   }
@@ -110,7 +110,7 @@ const std::uint8_t* tap_rows(const BoxJob& job, const Tap& tap, const Tap* previ
   if (previous != nullptr && previous->start + previous->count - 1 == tap.start) {
     if (previous->count > 1) {
       std::memcpy(job.converted, job.converted + (previous->count - 1) * job.converted_stride,
-                  static_cast<std::size_t>(job.extent * job.channels));
+                  static_cast<std::size_t>(job.extent * job.pixel));
     }
     k = 1;
   }
@@ -123,14 +123,14 @@ const std::uint8_t* tap_rows(const BoxJob& job, const Tap& tap, const Tap* previ
 // At least one axis averages: rows first, since neighbouring bytes make wide vectors.
 template <typename Ops>
 void sum_box(const BoxJob& job) {
-  const std::int32_t bytes = job.extent * job.channels;
+  const std::int32_t bytes = job.extent * job.pixel;
   const std::ptrdiff_t stride = job.convert ? job.converted_stride : job.row_stride;
   const float column_gain = Ops::column_gain(*job.x);
   for (std::int32_t y = 0; y < job.y->size; ++y) {
     const Tap& tap = job.y->taps[y];
     const std::uint8_t* source = tap_rows<Ops>(job, tap, y > 0 ? &job.y->taps[y - 1] : nullptr);
     const float gain = Ops::sum_rows(tap, job.y->step, source, stride, bytes, job.row);
-    Ops::sum_columns(*job.x, job.row, job.channels, job.filtered);
+    Ops::sum_columns(*job.x, job.row, job.pixel, job.filtered);
     FinishRow f = finish_for(job, y);
     rgb_planes(job, job.filtered, f.upper);
     for (int c = 0; c < 3; ++c) {
@@ -151,7 +151,7 @@ void rotated_box(const BoxJob& job) {
   }
   RotatedSource source{job.convert ? job.converted : job.source,
                        job.convert ? job.converted_stride : job.row_stride, height, job.extent,
-                       job.channels};
+                       job.pixel};
   for (std::int32_t y = 0; y < job.y->size; ++y) {
     Ops::sample_rotated(*job.rotated, source, y, job.x->size, job.x->padded_size, job.filtered);
     FinishRow f = finish_for(job, y);

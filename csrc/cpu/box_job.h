@@ -33,7 +33,8 @@ struct BoxJob {
   std::ptrdiff_t row_stride;
   const std::uint8_t* readable_end;  // one past the image's byte with the highest address
   bool convert;                      // rows are first brought to RGB, BGR or grey bytes
-  std::int32_t channels;             // of such a row, 1 or 3
+  std::int32_t channels;             // that count in such a row, 1 or 3
+  std::int32_t pixel;                // bytes from a pixel of it to the next: 1, 3 or 4
   std::int32_t red_plane;            // 0 for RGB, 2 for BGR
   const AxisPlan* x;
   const AxisPlan* y;
@@ -54,7 +55,7 @@ struct BoxJob {
                          // a channel; readable for the widest tap and kOverread past the end
   float* filtered;       // [2][3][x->padded_size]: two rows, horizontally filtered
   float* finished;       // [5][x->padded_size]: a row to be packed
-  std::uint8_t* copied;  // [2][extent * channels + kOverread]: rows that must not be read past
+  std::uint8_t* copied;  // [2][extent * pixel + kOverread]: rows that must not be read past
   std::uint8_t* converted;  // [widest tap of y, or all rows][converted_stride]
   std::ptrdiff_t converted_stride;
 };

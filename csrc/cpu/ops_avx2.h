@@ -108,12 +108,13 @@ ALGAN_HD PairWeights pair_weights(const RowPair& rows, const FinishRow& f) {
 }
 
 // Eight finished columns from two source rows that no other output row needs.
+template <int kPixel>
 ALGAN_HD void blend_four_taps(const AxisPlan& x, const RowPair& rows, const PairWeights& w,
                               const FinishRow& f, std::int32_t i, __m256 value[5]) {
   __m256i blended[4];
   for (int p = 0; p < 4; ++p) {
-    const __m256 upper = _mm256_cvtepi32_ps(blend_two_columns(x, rows.upper, i, p));
-    const __m256 lower = _mm256_cvtepi32_ps(blend_two_columns(x, rows.lower, i, p));
+    const __m256 upper = _mm256_cvtepi32_ps(blend_two_columns<kPixel>(x, rows.upper, i, p));
+    const __m256 lower = _mm256_cvtepi32_ps(blend_two_columns<kPixel>(x, rows.lower, i, p));
     blended[p] = _mm256_castps_si256(
         _mm256_fmadd_ps(upper, w.upper, _mm256_fmadd_ps(lower, w.lower, w.bias)));
   }
@@ -130,9 +131,9 @@ struct Prefetch {
   std::int32_t count, distance;  // distance in bytes
 };
 
-ALGAN_HD Prefetch prefetch_for(const AxisPlan& x) {
+ALGAN_HD Prefetch prefetch_for(const AxisPlan& x, std::int32_t pixel) {
   constexpr std::int32_t kLine = 64;
-  const auto bytes = static_cast<std::int32_t>(x.step * 3 * kColumnBlock);
+  const auto bytes = static_cast<std::int32_t>(x.step * pixel * kColumnBlock);
   const std::int32_t lines = bytes / kLine + 1;
   const std::int32_t count = lines < kColumnBlock ? lines : kColumnBlock;
   return Prefetch{count, bytes / count};
@@ -142,7 +143,7 @@ ALGAN_HD Prefetch prefetch_for(const AxisPlan& x) {
 // planes lie far apart, so that the processor does not foresee either.
 ALGAN_HD void prefetch_pair(const AxisPlan& x, const RowPair& rows, const FinishRow& f,
                             const Prefetch& prefetch, std::int32_t i) {
-  std::ptrdiff_t at = 3 * static_cast<std::ptrdiff_t>(x.starts[i]);
+  std::ptrdiff_t at = rows.pixel * static_cast<std::ptrdiff_t>(x.starts[i]);
   for (std::int32_t k = 0; k < prefetch.count; ++k, at += prefetch.distance) {
     __builtin_prefetch(rows.next_upper + at);
     __builtin_prefetch(rows.next_lower + at);
@@ -161,9 +162,10 @@ struct Avx2Ops : ScalarOps {
 
   static bool can_sum_rows(const AxisPlan& y) { return y.step <= kMaxSumStep; }
 
-  static void blend_columns(const AxisPlan& x, const std::uint8_t* source, std::int32_t channels,
+  static void blend_columns(const AxisPlan& x, const std::uint8_t* source, std::int32_t pixel,
                             float* planes) {
-    channels == 3 ? blend_columns_rgb(x, source, planes) : blend_columns_grey(x, source, planes);
+    if (pixel == 1) return blend_columns_grey(x, source, planes);
+    pixel == 3 ? blend_columns_rgb<3>(x, source, planes) : blend_columns_rgb<4>(x, source, planes);
   }
 
   static float sum_rows(const Tap& tap, double step, const std::uint8_t* source,
@@ -182,10 +184,10 @@ struct Avx2Ops : ScalarOps {
     return tap.unit / static_cast<float>(1 << s.bits);
   }
 
-  static void sum_columns(const AxisPlan& x, const void* sums, std::int32_t channels,
-                          float* planes) {
+  static void sum_columns(const AxisPlan& x, const void* sums, std::int32_t pixel, float* planes) {
     const auto* row = static_cast<const std::int16_t*>(sums);
-    channels == 3 ? sum_columns_rgb(x, row, planes) : sum_columns_grey(x, row, planes);
+    if (pixel == 1) return sum_columns_grey(x, row, planes);
+    pixel == 3 ? sum_columns_rgb<3>(x, row, planes) : sum_columns_rgb<4>(x, row, planes);
   }
 
   // The last columns are written twice, with the same numbers.
@@ -254,27 +256,32 @@ struct Avx2Ops : ScalarOps {
   static constexpr bool kBlendsRowPairs = true;
 
   // Structs by value: through references, every store of a float might change them.
-  static void finish_row_pair(const AxisPlan x, const RowPair rows, const FinishRow f) {
+  static void finish_row_pair(const AxisPlan& x, const RowPair& rows, const FinishRow& f) {
+    rows.pixel == 3 ? finish_pair<3>(x, rows, f) : finish_pair<4>(x, rows, f);
+  }
+
+  template <int kPixel>
+  static void finish_pair(const AxisPlan x, const RowPair rows, const FinishRow f) {
     const PairWeights weights = pair_weights(rows, f);
     __m256 value[5];
     std::int32_t i = 0;
     if (f.stream) {
       for (; i < f.size; i += 2 * kColumnBlock) {
         __m256 right[5];
-        blend_four_taps(x, rows, weights, f, i, value);
-        blend_four_taps(x, rows, weights, f, i + kColumnBlock, right);
+        blend_four_taps<kPixel>(x, rows, weights, f, i, value);
+        blend_four_taps<kPixel>(x, rows, weights, f, i + kColumnBlock, right);
         stream_line(f, i, value, right);
       }
       return;
     }
-    const Prefetch prefetch = prefetch_for(x);
+    const Prefetch prefetch = prefetch_for(x, kPixel);
     for (; i + kColumnBlock <= f.size; i += kColumnBlock) {
-      blend_four_taps(x, rows, weights, f, i, value);
+      blend_four_taps<kPixel>(x, rows, weights, f, i, value);
       prefetch_pair(x, rows, f, prefetch, i);
       store_block(f, i, value);
     }
     if (i == f.size) return;
-    blend_four_taps(x, rows, weights, f, i, value);
+    blend_four_taps<kPixel>(x, rows, weights, f, i, value);
     const std::ptrdiff_t planes = f.planes;
     for (std::ptrdiff_t p = 0; p < planes; ++p) {
       alignas(32) float last[kColumnBlock];

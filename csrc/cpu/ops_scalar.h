@@ -22,11 +22,11 @@ struct FinishRow {
   bool stream;
 };
 
-// Pixels that a turned box samples from: RGB, BGR or grey bytes.
+// Pixels that a turned box samples from, `pixel` bytes apart; one byte is grey.
 struct RotatedSource {
   const std::uint8_t* data;
   std::ptrdiff_t stride;
-  std::int32_t height, width, channels;
+  std::int32_t height, width, pixel;
 };
 
 // Two source rows and what they weigh, and those of the next output row, to be prefetched.
@@ -38,7 +38,11 @@ struct RowPair {
   float upper_weight;
   float lower_weight;
   std::int32_t red_plane;
+  std::int32_t pixel;
 };
+
+// Of pixels so many bytes apart: a fourth byte does not count.
+ALGAN_HD std::int32_t channels_of(std::int32_t pixel) { return pixel == 1 ? 1 : 3; }
 
 template <bool kTwoRows>
 ALGAN_HD void finish_pixel(const FinishRow& f, std::int32_t i) {
@@ -59,12 +63,13 @@ struct ScalarOps {
   static constexpr float kBlendGain = 1.0F;
 
   // One source row, blended horizontally: planes[channel][x] = kBlendGain * value.
-  static void blend_columns(const AxisPlan& x, const std::uint8_t* source, std::int32_t channels,
+  static void blend_columns(const AxisPlan& x, const std::uint8_t* source, std::int32_t pixel,
                             float* planes) {
+    const std::int32_t channels = channels_of(pixel);
     for (std::int32_t i = 0; i < x.size; ++i) {
       const Tap& tap = x.taps[i];
-      const std::uint8_t* left = source + static_cast<std::ptrdiff_t>(tap.start) * channels;
-      const std::uint8_t* right = left + static_cast<std::ptrdiff_t>(tap.count - 1) * channels;
+      const std::uint8_t* left = source + static_cast<std::ptrdiff_t>(tap.start) * pixel;
+      const std::uint8_t* right = left + static_cast<std::ptrdiff_t>(tap.count - 1) * pixel;
       const float left_weight = tap.unit * tap.first;
       const float right_weight = tap.unit * tap.last;
       for (std::int32_t c = 0; c < channels; ++c) {
@@ -98,16 +103,16 @@ struct ScalarOps {
   }
 
   // A vertically filtered row, filtered horizontally: planes[channel][x].
-  static void sum_columns(const AxisPlan& x, const void* sums, std::int32_t channels,
-                          float* planes) {
+  static void sum_columns(const AxisPlan& x, const void* sums, std::int32_t pixel, float* planes) {
+    const std::int32_t channels = channels_of(pixel);
     const auto* row = static_cast<const float*>(sums);
     for (std::int32_t i = 0; i < x.size; ++i) {
       const Tap& tap = x.taps[i];
-      const float* first = row + static_cast<std::ptrdiff_t>(tap.start) * channels;
-      const float* last = first + static_cast<std::ptrdiff_t>(tap.count - 1) * channels;
+      const float* first = row + static_cast<std::ptrdiff_t>(tap.start) * pixel;
+      const float* last = first + static_cast<std::ptrdiff_t>(tap.count - 1) * pixel;
       for (std::int32_t c = 0; c < channels; ++c) {
         float sum = tap.first * first[c] + tap.last * last[c];
-        for (const float* p = first + channels; p < last; p += channels) sum += p[c];
+        for (const float* p = first + pixel; p < last; p += pixel) sum += p[c];
         planes[c * x.padded_size + i] = sum * tap.unit;
       }
     }
@@ -122,14 +127,15 @@ struct ScalarOps {
   // Row j of a turned box: planes[channel][x].
   static void sample_rotated(const RotatedPlan& plan, const RotatedSource& source, std::int32_t j,
                              std::int32_t size, std::int32_t padded_size, float* planes) {
-    const auto pixel = [&](std::int32_t y, std::int32_t x, int c) {
-      return static_cast<float>(source.data[source.stride * y + source.channels * x + c]);
+    const std::int32_t channels = channels_of(source.pixel);
+    const auto value = [&](std::int32_t y, std::int32_t x, int c) {
+      return static_cast<float>(source.data[source.stride * y + source.pixel * x + c]);
     };
     for (std::int32_t i = 0; i < size; ++i) {
       float mean[3];
-      source.channels == 3 ? rotated_pixel<3>(plan, j, i, source.height, source.width, pixel, mean)
-                           : rotated_pixel<1>(plan, j, i, source.height, source.width, pixel, mean);
-      for (std::int32_t c = 0; c < source.channels; ++c) planes[c * padded_size + i] = mean[c];
+      channels == 3 ? rotated_pixel<3>(plan, j, i, source.height, source.width, value, mean)
+                    : rotated_pixel<1>(plan, j, i, source.height, source.width, value, mean);
+      for (std::int32_t c = 0; c < channels; ++c) planes[c * padded_size + i] = mean[c];
     }
   }
 

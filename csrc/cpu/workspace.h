@@ -40,10 +40,10 @@ struct Workspace {
 
   // Points the job at scratch large enough for its plans, its kind and `rows` converted rows.
   void lend(BoxJob& job, std::int32_t rows) {
-    const auto channels = static_cast<std::size_t>(job.channels);
-    const auto row_bytes = static_cast<std::size_t>(job.extent) * channels;
+    const auto pixel = static_cast<std::size_t>(job.pixel);
+    const auto row_bytes = static_cast<std::size_t>(job.extent) * pixel;
     // Loops run to the widest tap from every start, rounded up to kGreyTaps.
-    const auto past = static_cast<std::size_t>(job.x->max_count + kGreyTaps) * channels;
+    const auto past = static_cast<std::size_t>(job.x->max_count + kGreyTaps) * pixel;
     const auto over = static_cast<std::size_t>(kOverread);
     const auto padded = static_cast<std::size_t>(job.x->padded_size);
     job.row = row.at_least((row_bytes + past) * sizeof(float) + over);

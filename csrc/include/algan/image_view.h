@@ -72,6 +72,7 @@ struct ImageView {
   // Whether rows are filtered where they lie; all others are first brought to RGB or grey bytes.
   ALGAN_HD bool plain() const {
     return mask == nullptr && (format == PixelFormat::kBgr8 || format == PixelFormat::kRgb8 ||
+                               format == PixelFormat::kBgra8 || format == PixelFormat::kRgba8 ||
                                format == PixelFormat::kGrey8);
   }
 };
