@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,22 @@ class Decider:
             self._verdict(float(score), float(p_value), box)
             for score, p_value, box in zip(scores, p, boxes, strict=True)
         ]
+
+    def fuse(
+        self, verdicts: list[BoxVerdict], how: Literal["max", "mean"]
+    ) -> tuple[VerdictKind, str, float | None]:
+        """The verdict on a frame with these boxes, why, and the fused score where that decided.
+
+        With `max` the worst box stands for the frame. With `mean` the mean of the scores is compared with the
+        threshold; but a box that is unknown leaves its score out of account, so that the worst decides then.
+        """
+        scores = [v.score for v in verdicts if v.score is not None and v.verdict is not VerdictKind.UNKNOWN]
+        if how == "mean" and self.threshold is not None and scores and len(scores) == len(verdicts):
+            mean = math.fsum(scores) / len(scores)
+            if mean > self.threshold:
+                return VerdictKind.REJECT, "mean_score_above_threshold", mean
+            return VerdictKind.PASS, "", mean
+        return *worst(verdicts), None
 
     def _verdict(self, score: float, p_value: float, box: Box | None) -> BoxVerdict:
         if not math.isfinite(score):

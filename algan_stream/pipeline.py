@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from algan_stream.batcher import Batch, BatchConfig, Batcher, Job
 from algan_stream.bundle import Bundle
-from algan_stream.decision import Decider, unknown, worst
+from algan_stream.decision import Decider, unknown
 from algan_stream.engines.base import Engine
 from algan_stream.errors import AlganError, EngineError, LedgerError
 from algan_stream.inputs import misfit
@@ -219,7 +219,9 @@ class Pipeline:
         stages: StageTimes,
         box_outcomes: list[Outcome],
     ) -> None:
-        kind, why = worst(verdicts) if verdicts else (VerdictKind.UNKNOWN, reason)
+        kind, why, fused = VerdictKind.UNKNOWN, reason, None
+        if verdicts:
+            kind, why, fused = self._decider.fuse(verdicts, frame.fuse)
         said = FrameVerdict(
             camera=frame.camera,
             frame_id=frame.frame_id,
@@ -233,6 +235,7 @@ class Pipeline:
             model=self._model,
             engine=self._engine_name,
             stages=stages,
+            fused_score=fused,
         )
         with self._emitting:
             if self._gave_up and frame.entry not in self._open:

@@ -181,8 +181,11 @@ class FrameVerdict(msgspec.Struct, frozen=True, kw_only=True):
         camera: Name of the camera.
         frame_id: Number of the frame in this camera's stream, as the source counts; from 0.
         part_id: The caller's own name for the frame or part (file name, PLC part number), or "".
-        verdict: The worst of the boxes' verdicts: reject before unknown before pass.
-        reason: Reason of that worst verdict.
+        verdict: The worst of the boxes' verdicts: reject before unknown before pass; or what their mean score
+            says, see `Frame.fuse`.
+        reason: Reason of that worst verdict, or of the fused score.
+        fused_score: Mean score of the boxes, where that decides on the frame and every box has a score in
+            time; else None.
         boxes: One verdict for each announced box, in order; one with `box=None` for a whole frame.
         outcome: The ledger's account that the frame went into.
         captured_ns: Unix time of capture in nanoseconds.
@@ -204,6 +207,7 @@ class FrameVerdict(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     engine: str = ""
     stages: StageTimes = StageTimes()
+    fused_score: float | None = None
 
 
 @dataclass(slots=True)
@@ -223,6 +227,8 @@ class Frame:
         fault: Set by a source that announces a frame which it could not decode; such a frame gets
             `unknown` with this reason.
         reply: Called with the verdict, from the pipeline's thread; must not block.
+        fuse: How the boxes' verdicts become the frame's; `max`: the worst stands for it; `mean`: the mean of
+            their scores is compared with the threshold.
         vector: (features,) float32 instead of an image, which is then empty; read-only and held likewise.
         received_ns: `time.monotonic_ns()` when the pipeline took it.
         entry: Its entry in the ledger, set by the pipeline.
@@ -238,6 +244,7 @@ class Frame:
     part_id: str = ""
     fault: str = ""
     reply: Callable[[FrameVerdict], None] | None = None
+    fuse: Literal["max", "mean"] = "max"
     vector: npt.NDArray[np.float32] | None = None
     received_ns: int = 0
     entry: int = -1

@@ -251,6 +251,23 @@ def test_boxes_are_scored_one_by_one_and_the_worst_speaks() -> None:
     assert account.reasons == {"invalid_box": 1}
 
 
+def test_boxes_whose_mean_score_decides() -> None:
+    image = np.full((8, 8), _DARK, np.uint8)
+    image[:, 4:] = _BRIGHT
+    boxes = np.array([(0, 0, 4, 8), (4, 0, 8, 8), (0, 0, 4, 4)], np.float32)
+    with _rig(FakeEngine()) as rig:
+        rig.send(grey_frame(0, image=image, boxes=boxes, fuse="mean"))
+        rig.send(grey_frame(1, image=image, boxes=boxes[1:2], fuse="mean"))
+        rig.send(grey_frame(2, image=image, boxes=np.array([(0, 0, 4, 8), (9, 9, 12, 12)]), fuse="mean"))
+    first, second, third = rig.verdicts()
+    mean = (2 * _DARK + _BRIGHT) / 3 / 127.5 - 1
+    assert (first.verdict, first.reason, first.outcome) == (PASS, "", Outcome.SCORED)
+    assert first.fused_score == pytest.approx(mean, abs=1e-5)
+    assert [b.verdict for b in first.boxes] == [PASS, REJECT, PASS]
+    assert (second.verdict, second.reason) == (REJECT, "mean_score_above_threshold")
+    assert (third.verdict, third.reason, third.fused_score) == (UNKNOWN, "invalid_box", None)
+
+
 def test_64_boxes_span_batches_of_other_frames() -> None:
     image = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
     boxes = np.array([(x, y, x + 1, y + 1) for y in range(8) for x in range(8)], np.float32)

@@ -15,7 +15,7 @@ from algan_stream.errors import PluginError
 
 _GROUPS: dict[plugins.Group, set[str]] = {
     "sources": {"folder", "video", "zmq"},
-    "boxes": {"attached", "whole"},
+    "boxes": {"attached", "tiles", "whole"},
     "engines": {"openvino"},
     "sinks": {"jsonl", "zmq_pub"},
 }
