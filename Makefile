@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 NATIVE := CMakeLists.txt $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-solar test cpp-test lint format bench asan tsan train-mtd train-demo \
+.PHONY: help setup setup-dev demo demo-solar test cpp-test lint format bench asan tsan fuzz train-mtd train-demo \
         constraints clean
 
 help:  ## List the targets
@@ -74,6 +74,14 @@ asan: $(VENV)/.created  ## Run the C++ tests under AddressSanitizer and Undefine
 
 tsan: $(VENV)/.created  ## Run the C++ tests under ThreadSanitizer
 	cmake --preset tsan && cmake --build --preset tsan && ctest --preset tsan
+
+MINUTES ?= 10
+fuzz: $(VENV)/.dev  ## Throw anything at the bindings for MINUTES=10 under AddressSanitizer and UBSan
+	cmake --preset fuzz -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python && cmake --build --preset fuzz
+	LD_PRELOAD=$$($(CXX) -print-file-name=libasan.so):$$($(CXX) -print-file-name=libubsan.so) PYTHONMALLOC=malloc \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(BIN)/python tests/fuzz/fuzz_preprocess.py --minutes $(MINUTES) --last-seed build/fuzz/last-seed \
+	  --core $$(ls build/fuzz/_core*.so)
 
 bench: $(VENV)/.runtime  ## Measure against peers on this machine; rows go to build/bench-*.json
 	mkdir -p build

@@ -58,9 +58,14 @@ py::array as_array(const py::object& object, const std::string& name, const std:
                      " on a device; copy it to the host");
   }
   const auto numpy = py::module_::import("numpy");
-  if (has_dlpack) return numpy.attr("from_dlpack")(object).cast<py::array>();
-  if (py::hasattr(object, "__array_interface__")) {
-    return numpy.attr("asarray")(object).cast<py::array>();
+  try {
+    if (has_dlpack) return numpy.attr("from_dlpack")(object).cast<py::array>();
+    if (py::hasattr(object, "__array_interface__")) {
+      return numpy.attr("asarray")(object).cast<py::array>();
+    }
+  } catch (const py::error_already_set& error) {
+    throw InputError(name + ": expected " + wanted + ", got a " + type_name(object) +
+                     " that NumPy cannot read: " + error.what());
   }
   throw InputError(name + ": expected " + wanted + ", got " + type_name(object) +
                    "; convert it with np.asarray()");
