@@ -60,6 +60,8 @@ wheel=$root/dist/$(basename "$wheel")
 
 # ---- use it, far from the source -------------------------------------------------------------------
 
+# With the newest libraries that the Python can have, as users get them: constraints.txt is for one Python.
+unset PIP_CONSTRAINT
 "$python" -m venv "$scratch/fresh"
 "$scratch/fresh/bin/python" "${pip[@]}" install --upgrade pip
 "$scratch/fresh/bin/python" "${pip[@]}" install "$wheel" --group "$root/pyproject.toml:test"
