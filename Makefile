@@ -10,8 +10,8 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 NATIVE := CMakeLists.txt $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-solar test cpp-test lint format bench asan tsan fuzz train-mtd train-demo \
-        constraints clean
+.PHONY: help setup setup-dev demo demo-solar test cpp-test cpp-package lint format bench asan tsan fuzz sdist wheel \
+        train-mtd train-demo constraints clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ cpp-test: $(VENV)/.created  ## Build and run the C++ tests
 	cmake --build --preset dev
 	ctest --preset dev
 
+cpp-package: $(VENV)/.created  ## Install the C++ library into build/prefix, build examples/cpp with it and run that
+	cmake -P tests/cpp/package_test.cmake
+
 lint: $(VENV)/.dev  ## Check style and types; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -88,6 +91,14 @@ bench: $(VENV)/.runtime  ## Measure against peers on this machine; rows go to bu
 	$(BIN)/algan-stream bench preprocess --json build/bench-preprocess.json
 	$(BIN)/algan-stream bench engine --json build/bench-engine.json
 	$(BIN)/algan-stream bench pipeline --json build/bench-pipeline.json
+
+# ---- pack it -----------------------------------------------------------------------------------------------
+
+sdist:  ## Build the source distribution into dist/ and check what is in it
+	tests/packaging/sdist.sh $(PYTHON)
+
+wheel: sdist  ## Build the wheel from it into dist/, and test it installed, outside of this folder
+	tests/packaging/wheel.sh $(PYTHON)
 
 # ---- train -------------------------------------------------------------------------------------------------
 

@@ -108,13 +108,17 @@ def test_every_error_stands_in_the_tree() -> None:
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    if sys.version_info < (3, 11):
-        pytest.skip("tomllib came with Python 3.11")
     from importlib.metadata import version
 
-    import tomllib
-
-    assert version("algan-stream") == algan_stream.__version__
-    if (_ROOT / "pyproject.toml").is_file():
-        project = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-        assert project["version"] == algan_stream.__version__
+    here = algan_stream.__version__
+    assert version("algan-stream") == here
+    for name, line in (
+        ("pyproject.toml", f'version = "{here}"'),
+        ("CITATION.cff", f"version: {here}"),
+        ("CHANGELOG.md", f"## [{here}] - "),  # after [Unreleased], the newest first
+    ):
+        if (_ROOT / name).is_file():
+            lines = (_ROOT / name).read_text("utf-8").splitlines()
+            found = [text for text in lines if re.match(r'version = "|version: |## \[\d', text)]
+            assert found, name
+            assert found[0].startswith(line), name

@@ -1,12 +1,13 @@
-// From a pixel as the camera delivers it to red, green and blue bytes: once, in integers, so that
-// every path on every machine gives the same bytes.
-//
-//   Bayer  the missing colours are means of the 2 or 4 nearest pixels of that colour, rounded half
-//          up; beyond the image's edge the image is mirrored about its first and last pixels
-//   YUV    16-bit fixed point, 6 fraction bits; within 1 of the real-valued formula:
-//          R = Y' + a V', G = Y' - b U' - c V', B = Y' + d U', each clamped to 0..255; Y below
-//          black counts as black
-//   grey16 min(v, white) * 255 / white, rounded half up
+/// @file
+/// From a pixel as the camera delivers it to red, green and blue bytes: once, in integers, so that
+/// every path on every machine gives the same bytes.
+///
+///   Bayer  the missing colours are means of the 2 or 4 nearest pixels of that colour, rounded half
+///          up; beyond the image's edge the image is mirrored about its first and last pixels
+///   YUV    16-bit fixed point, 6 fraction bits; within 1 of the real-valued formula:
+///          R = Y' + a V', G = Y' - b U' - c V', B = Y' + d U', each clamped to 0..255; Y below
+///          black counts as black
+///   grey16 min(v, white) * 255 / white, rounded half up
 #pragma once
 
 #include "algan/image_view.h"
@@ -14,8 +15,8 @@
 
 namespace algan {
 
-// Factors for mul_high_round: Y' = mul(max(Y - y_offset, 0) << 7, y), the others from (U or V -
-// 128) << 8.
+/// Factors for mul_high_round: Y' = mul(max(Y - y_offset, 0) << 7, y), the others from (U or V -
+/// 128) << 8.
 struct YuvFactors {
   std::int16_t y_offset, y, v_to_red, u_to_green, v_to_green, u_to_blue;
 };
@@ -33,7 +34,7 @@ ALGAN_HD YuvFactors yuv_factors(YuvRange range) {
   }
 }
 
-// (a * b) / 2^15, rounded; pmulhrsw and sqrdmulh do the same.
+/// (a * b) / 2^15, rounded; pmulhrsw and sqrdmulh do the same.
 ALGAN_HD std::int32_t mul_high_round(std::int32_t a, std::int32_t b) {
   return (a * b + (1 << 14)) >> 15;
 }
@@ -42,6 +43,7 @@ ALGAN_HD std::uint8_t clamp_byte(std::int32_t value) {
   return static_cast<std::uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
+/// `rgb` gets red, green and blue.
 ALGAN_HD void yuv_to_rgb(const YuvFactors& f, std::int32_t y, std::int32_t u, std::int32_t v,
                          std::uint8_t rgb[3]) {
   const std::int32_t above_black = y > f.y_offset ? y - f.y_offset : 0;
@@ -54,20 +56,20 @@ ALGAN_HD void yuv_to_rgb(const YuvFactors& f, std::int32_t y, std::int32_t u, st
   rgb[2] = clamp_byte((luma + mul_high_round(u_part, f.u_to_blue)) >> 6);
 }
 
-// 255 v is exact in float32 and the quotient correctly rounded, so this is round-half-up exactly.
+/// 255 v is exact in float32 and the quotient correctly rounded, so this is round-half-up exactly.
 ALGAN_HD std::uint8_t grey16_to_byte(std::uint16_t value, float white) {
   const float v = static_cast<float>(value) < white ? static_cast<float>(value) : white;
   return static_cast<std::uint8_t>(v * 255.0F / white + 0.5F);
 }
 
-// -1 and `limit` are mirrored inwards, which keeps a Bayer pattern's phase.
+/// -1 and `limit` are mirrored inwards, which keeps a Bayer pattern's phase.
 ALGAN_HD std::int64_t mirror_pixel(std::int64_t i, std::int64_t limit) {
   if (limit == 1) return 0;
   if (i < 0) return -i;
   return i < limit ? i : 2 * limit - 2 - i;
 }
 
-// Where red lies in a Bayer image's first two rows and columns.
+/// Where red lies in a Bayer image's first two rows and columns.
 struct BayerPhase {
   std::int32_t red_row, red_column;
 };
@@ -78,6 +80,7 @@ ALGAN_HD BayerPhase bayer_phase(PixelFormat format) {
       format == PixelFormat::kBayerBggr8 || format == PixelFormat::kBayerGrbg8 ? 1 : 0};
 }
 
+/// The colours at (y, x) of a Bayer image.
 ALGAN_HD void bayer_to_rgb(const ImageView& image, std::int64_t y, std::int64_t x,
                            std::uint8_t rgb[3]) {
   const std::int64_t left = mirror_pixel(x - 1, image.width_px);
@@ -105,7 +108,7 @@ ALGAN_HD void bayer_to_rgb(const ImageView& image, std::int64_t y, std::int64_t 
   rgb[2] = red_row ? corners : row[x];
 }
 
-// The pixel's red, green and blue, whatever the format; grey stands for all three.
+/// The pixel's red, green and blue, whatever the format; grey stands for all three.
 ALGAN_HD void load_unmasked(const ImageView& image, std::int64_t y, std::int64_t x,
                             std::uint8_t rgb[3]) {
   const std::uint8_t* row = image.data + y * image.row_stride;
@@ -154,6 +157,7 @@ ALGAN_HD void load_unmasked(const ImageView& image, std::int64_t y, std::int64_t
   }
 }
 
+/// The same, with the mask.
 ALGAN_HD void load_rgb(const ImageView& image, std::int64_t y, std::int64_t x,
                        std::uint8_t rgb[3]) {
   if (image.mask != nullptr && image.mask[y * image.mask_stride + x] == 0) {

@@ -1,4 +1,5 @@
-// Errors of the core. The bindings map them onto algan_stream.errors.
+/// @file
+/// Errors of the core. The bindings map them onto algan_stream.errors.
 #pragma once
 
 #include <stdexcept>
@@ -6,10 +7,11 @@
 
 namespace algan {
 
-// An image, a box, a buffer or a setting that the caller gave cannot be used.
-// The message says what was expected, what came, and how to mend it.
+/// An image, a box, a buffer or a setting that the caller gave cannot be used. Nothing was written.
+/// what() says what was expected, what came, and how to mend it.
 class InputError : public std::invalid_argument {
  public:
+  /// @param message  for the person at the caller's end, without a full stop
   explicit InputError(const std::string& message) : std::invalid_argument(message) {}
 };
 

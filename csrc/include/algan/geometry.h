@@ -1,4 +1,5 @@
-// Where a crop lands in its slot, and where a turned box samples from. Shared with CUDA.
+/// @file
+/// Where a crop lands in its slot, and where a turned box samples from. Shared with CUDA.
 #pragma once
 
 #include <algorithm>
@@ -10,30 +11,33 @@
 
 namespace algan {
 
-// The part of a slot that a crop fills.
+/// The part of a slot that a crop fills.
 struct Region {
   std::int32_t top, left, height, width;
 };
 
-// Source pixels that a turned box reads, and how.
+/// Source pixels that a turned box reads, and how.
 struct RotatedSampling {
-  RotatedPlan plan;  // relative to the first of these pixels
+  RotatedPlan plan;  ///< relative to the first of these pixels
   std::int64_t top, left;
   std::int32_t height, width;
 };
 
+/// Where a crop of this size lands; at least 1 x 1, centred, odd remainders below and right.
 inline Region slot_region(const InputSpec& spec, double crop_width, double crop_height) {
   if (spec.fit == Fit::kStretch) return Region{0, 0, spec.height_px, spec.width_px};
   const double scale = std::min(spec.width_px / crop_width, spec.height_px / crop_height);
   const auto side = [scale](double crop, std::int32_t slot) {
-    return static_cast<std::int32_t>(std::clamp(std::round(crop * scale), 1.0,
-                                                static_cast<double>(slot)));
+    return static_cast<std::int32_t>(
+        std::clamp(std::round(crop * scale), 1.0, static_cast<double>(slot)));
   };
   const std::int32_t width = side(crop_width, spec.width_px);
   const std::int32_t height = side(crop_height, spec.height_px);
   return Region{(spec.height_px - height) / 2, (spec.width_px - width) / 2, height, width};
 }
 
+/// @param box   from check_rotated()
+/// @param area  Downscale::kArea: an output that covers more than a pixel is the mean of its parts
 inline RotatedSampling rotated_sampling(const RotatedBox& box, const Region& region, bool area,
                                         std::int64_t image_height, std::int64_t image_width) {
   constexpr double kDegree = 3.14159265358979323846 / 180.0;

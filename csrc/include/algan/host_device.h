@@ -1,4 +1,5 @@
-// Marks functions that run on the host and in CUDA kernels.
+/// @file
+/// Marks functions that run on the host and in CUDA kernels.
 #pragma once
 
 #if defined(__CUDACC__)

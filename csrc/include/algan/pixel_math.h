@@ -1,9 +1,13 @@
-// Per-pixel formulas, once, for the scalar path, the tails of the SIMD paths, and CUDA.
-//
-// An axis maps the crop [begin, begin + extent) onto n outputs, step = extent / n:
-//   area:     output i averages [begin + i*step, begin + (i+1)*step), by exact coverage
-//   bilinear: output i lies at begin + (i + 0.5)*step - 0.5 and blends its two neighbours
-// Both are one Tap: unit * (first*v[start] + v[start+1] + ... + last*v[start+count-1]).
+/// @file
+/// Per-pixel formulas, once, for the scalar path, the tails of the SIMD paths, and CUDA.
+///
+/// An axis maps the crop [begin, begin + extent) onto n outputs, step = extent / n:
+///   area:     output i averages [begin + i*step, begin + (i+1)*step), by exact coverage
+///   bilinear: output i lies at begin + (i + 0.5)*step - 0.5 and blends its two neighbours
+/// Both are one Tap: unit * (first*v[start] + v[start+1] + ... + last*v[start+count-1]).
+///
+/// The results are the library's to the last bit only where they are compiled without contraction
+/// into FMA (-ffp-contract=off).
 #pragma once
 
 #include <cmath>
@@ -14,21 +18,23 @@
 
 namespace algan {
 
+/// Source pixels of one output along an axis, and their weights.
 struct Tap {
-  std::int32_t start;  // first source pixel
-  std::int32_t count;  // source pixels, at least 1; 1 means `last` is 0
-  float first;         // weight of v[start], 0 to 1
-  float last;          // weight of v[start + count - 1], 0 to 1
-  float unit;          // 1 / (sum of the weights)
+  std::int32_t start;  ///< first source pixel
+  std::int32_t count;  ///< source pixels, at least 1; 1 means `last` is 0
+  float first;         ///< weight of v[start], 0 to 1
+  float last;          ///< weight of v[start + count - 1], 0 to 1
+  float unit;          ///< 1 / (sum of the weights)
 };
 
-// Pixels outside [0, limit) belong to a neighbouring part and must not leak in.
+/// Pixels outside [0, limit) belong to a neighbouring part and must not leak in.
 ALGAN_HD std::int32_t clamp_pixel(double position, std::int32_t limit) {
   if (position < 0.0) return 0;
   if (position > static_cast<double>(limit - 1)) return limit - 1;
   return static_cast<std::int32_t>(position);
 }
 
+/// Tap of output i of a crop that starts at `begin`, bilinear; source pixels are 0 to limit - 1.
 ALGAN_HD Tap bilinear_tap(double begin, double step, std::int32_t i, std::int32_t limit) {
   const double centre = begin + (static_cast<double>(i) + 0.5) * step - 0.5;
   const double below = floor(centre);
@@ -39,6 +45,7 @@ ALGAN_HD Tap bilinear_tap(double begin, double step, std::int32_t i, std::int32_
   return Tap{left, 2, static_cast<float>(1.0 - fraction), static_cast<float>(fraction), 1.0F};
 }
 
+/// The same by area.
 ALGAN_HD Tap area_tap(double begin, double step, std::int32_t i, std::int32_t limit) {
   const double lower = begin + static_cast<double>(i) * step;
   const double upper = begin + static_cast<double>(i + 1) * step;
@@ -55,6 +62,7 @@ ALGAN_HD Tap area_tap(double begin, double step, std::int32_t i, std::int32_t li
              static_cast<float>(last_weight), static_cast<float>(1.0 / sum)};
 }
 
+/// (value / 255 - mean) / std, with scale = 1 / (255 std) and bias = -mean / std.
 ALGAN_HD float normalise(float value, float scale, float bias) { return value * scale + bias; }
 
 ALGAN_HD float max3(float r, float g, float b) {
@@ -64,13 +72,13 @@ ALGAN_HD float max3(float r, float g, float b) {
 
 ALGAN_HD float mean3(float r, float g, float b) { return (r + g + b) * (1.0F / 3.0F); }
 
-// 0 to 255, rounded half up.
+/// 0 to 255, rounded half up.
 ALGAN_HD std::uint8_t round_byte(float value) {
   const float up = value + 0.5F;
   return static_cast<std::uint8_t>(up < 0.0F ? 0.0F : up > 255.0F ? 255.0F : up);
 }
 
-// IEEE 754 binary16, rounded to nearest even; too large becomes infinite, as processors do it.
+/// IEEE 754 binary16, rounded to nearest even; too large becomes infinite, as processors do it.
 ALGAN_HD std::uint16_t half_bits(float value) {
   std::uint32_t bits = 0;
   memcpy(&bits, &value, sizeof(bits));
@@ -93,19 +101,19 @@ ALGAN_HD std::uint16_t half_bits(float value) {
   return static_cast<std::uint16_t>(sign | rounded >> 13);
 }
 
-// Samples of a rotated box. Output (column i, row j) covers n_x * n_y equal parts of
-// the box; each contributes a bilinear sample at its centre, each with the same weight.
+/// Samples of a rotated box. Output (column i, row j) covers n_x * n_y equal parts of
+/// the box; each contributes a bilinear sample at its centre, each with the same weight.
 struct RotatedPlan {
-  double x, y;                        // of the centre of the box's first part, in pixel centres
-  double x_per_column, y_per_column;  // from one part to the next along a row of outputs
-  double x_per_row, y_per_row;        // along a column of outputs
-  std::int32_t n_x, n_y;              // parts of an output along each side, at least 1
+  double x, y;                        ///< of the centre of the box's first part, in pixel centres
+  double x_per_column, y_per_column;  ///< from one part to the next along a row of outputs
+  double x_per_row, y_per_row;        ///< along a column of outputs
+  std::int32_t n_x, n_y;              ///< parts of an output along each side, at least 1
 };
 
-// Where a coordinate in pixel centres falls; beyond the image its last pixels repeat.
+/// Where a coordinate in pixel centres falls; beyond the image its last pixels repeat.
 struct Neighbours {
   std::int32_t low, high;
-  float fraction;  // weight of `high`
+  float fraction;  ///< weight of `high`
 };
 
 ALGAN_HD Neighbours neighbours(double position, std::int32_t limit) {
@@ -118,7 +126,7 @@ ALGAN_HD float blend(float low, float high, float fraction) {
   return low * (1.0F - fraction) + high * fraction;
 }
 
-// `pixel(y, x, c)` gives channel c as a float; `sum` gets the mean over the parts.
+/// `pixel(y, x, c)` gives channel c as a float; `mean` gets, for each, the mean over the parts.
 template <int kChannels, typename Pixel>
 ALGAN_HD void rotated_pixel(const RotatedPlan& plan, std::int32_t j, std::int32_t i,
                             std::int32_t height, std::int32_t width, const Pixel& pixel,
