@@ -3,8 +3,10 @@
 
 #include <immintrin.h>
 
+#include "bytes_128.h"
 #include "columns_avx2.h"
 #include "ops_scalar.h"
+#include "prefetch.h"
 #include "row_sum.h"
 
 namespace algan::cpu::ALGAN_PATH {
@@ -123,64 +125,6 @@ ALGAN_HD void blend_four_taps(const AxisPlan& x, const RowPair& rows, const Pair
   append_pooled(f, value);
 }
 
-// Which bytes of the next two source rows go with a block of columns: every cache line once where
-// columns are close, one line for each column where they are not.
-struct Prefetch {
-  std::int32_t count, distance;  // distance in bytes
-};
-
-ALGAN_HD Prefetch prefetch_for(const AxisPlan& x) {
-  constexpr std::int32_t kLine = 64;
-  const auto bytes = static_cast<std::int32_t>(x.step * 3 * kColumnBlock);
-  const std::int32_t lines = bytes / kLine + 1;
-  const std::int32_t count = lines < kColumnBlock ? lines : kColumnBlock;
-  return Prefetch{count, bytes / count};
-}
-
-// What the block at i of the next output row will read and write: source rows are skipped and
-// planes lie far apart, so that the processor does not foresee either.
-ALGAN_HD void prefetch_pair(const AxisPlan& x, const RowPair& rows, const FinishRow& f,
-                            const Prefetch& prefetch, std::int32_t i) {
-  std::ptrdiff_t at = 3 * static_cast<std::ptrdiff_t>(x.starts[i]);
-  for (std::int32_t k = 0; k < prefetch.count; ++k, at += prefetch.distance) {
-    __builtin_prefetch(rows.next_upper + at);
-    __builtin_prefetch(rows.next_lower + at);
-  }
-  const std::ptrdiff_t planes = f.planes;
-  for (std::ptrdiff_t p = 0; p < planes; ++p) {
-    __builtin_prefetch(f.out + p * f.plane_floats + f.next_row + i, 1);
-  }
-}
-
-// For each 16 of 48 bytes and each colour: which pixel goes to which byte; 0x80 leaves a zero.
-struct InterleaveOrder {
-  alignas(16) std::uint8_t pixel[3][3][16];
-  constexpr InterleaveOrder() : pixel{} {
-    for (int byte = 0; byte < 48; ++byte) {
-      for (int c = 0; c < 3; ++c) {
-        pixel[byte / 16][c][byte % 16] =
-            byte % 3 == c ? static_cast<std::uint8_t>(byte / 3) : std::uint8_t{0x80};
-      }
-    }
-  }
-};
-
-ALGAN_HD void interleave_sixteen(const std::uint8_t* r, const std::uint8_t* g,
-                                 const std::uint8_t* b, std::uint8_t* out) {
-  static constexpr InterleaveOrder kOrder;
-  const auto load = [](const std::uint8_t* from) {
-    return _mm_load_si128(reinterpret_cast<const __m128i*>(from));
-  };
-  const __m128i colour[3] = {load(r), load(g), load(b)};
-  for (int part = 0; part < 3; ++part) {
-    __m128i bytes = _mm_setzero_si128();
-    for (int c = 0; c < 3; ++c) {
-      bytes = _mm_or_si128(bytes, _mm_shuffle_epi8(colour[c], load(kOrder.pixel[part][c])));
-    }
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out) + part, bytes);
-  }
-}
-
 struct Avx2Ops : ScalarOps {
   static constexpr float kBlendGain = static_cast<float>(kBlendOne);
 
@@ -238,18 +182,12 @@ struct Avx2Ops : ScalarOps {
     }
   }
 
-  // Four pixels of four bytes at a time; what is written past them is overwritten by the next.
   static void drop_fourth(const std::uint8_t* pixels, std::uint8_t* out) {
-    const __m128i order = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
-    for (std::int32_t i = 0; i < 64; i += 4) {
-      const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels + 4 * i));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * i), _mm_shuffle_epi8(four, order));
-    }
+    drop_fourth_128(pixels, out);
   }
-
   static void interleave(const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b,
                          std::uint8_t* out) {
-    for (std::int32_t i = 0; i < 64; i += 16) interleave_sixteen(r + i, g + i, b + i, out + 3 * i);
+    interleave_128(r, g, b, out);
   }
 
   static void to_half(const float* from, std::int32_t count, std::uint16_t* to) {
