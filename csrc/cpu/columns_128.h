@@ -117,15 +117,17 @@ inline void sum_columns_rgb(const AxisPlan& x, const std::int16_t* row, float* p
   }
 }
 
-// Eight pixels at a time, added up at the end.
+// Eight pixels at a time, added up at the end. Most taps are no wider than that.
+template <int kSteps>
 inline void sum_columns_grey(const AxisPlan& x, const std::int16_t* row, float* planes) {
+  const std::int32_t steps = kSteps > 0 ? kSteps : x.sum_steps;
   for (std::int32_t i = 0; i < x.padded_size; i += 4) {
     const std::int16_t* weights = x.sums + sum_lane(x, i, 0);
     I32x4 sums[4];
     for (int p = 0; p < 4; ++p) {
       const std::int16_t* from = row + x.starts[i + p];
       I32x4 sum = zero_i32();
-      for (std::int32_t k = 0; k < x.sum_steps; ++k, weights += kNextColumn) {
+      for (std::int32_t k = 0; k < steps; ++k, weights += kNextColumn) {
         sum = add_i32(sum, dot_pairs(load_i16(from + kGreyTaps * k), load_i16(weights)));
       }
       sums[p] = sum;
@@ -134,6 +136,10 @@ inline void sum_columns_grey(const AxisPlan& x, const std::int16_t* row, float* 
         add_neighbours(add_neighbours(sums[0], sums[1]), add_neighbours(sums[2], sums[3]));
     store_floats(planes + i, to_floats(columns));
   }
+}
+
+inline void sum_columns_grey(const AxisPlan& x, const std::int16_t* row, float* planes) {
+  x.sum_steps == 1 ? sum_columns_grey<1>(x, row, planes) : sum_columns_grey<0>(x, row, planes);
 }
 
 }  // namespace algan::cpu::ALGAN_PATH

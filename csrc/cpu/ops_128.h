@@ -16,6 +16,13 @@ struct ByteSums {
   U16x8 all, odd;
 };
 
+// Sums start at what becomes the offset of 2^15 once store_sums has scaled them.
+ALGAN_HD ByteSums no_sums(const RowSum& s) {
+  const std::int32_t offset = 0x8000 >> s.bits;
+  return ByteSums{splat_u16(static_cast<std::uint16_t>(offset * 257)),
+                  splat_u16(static_cast<std::uint16_t>(offset))};
+}
+
 ALGAN_HD void add_whole(ByteSums& sums, U16x8 bytes) {
   sums.all = add_u16(sums.all, bytes);
   sums.odd = add_u16(sums.odd, shift_down_8(bytes));
@@ -29,7 +36,6 @@ ALGAN_HD void store_sums(const RowSum& s, const ByteSums& whole, U16x8 first, U1
   const U16x8 first_weight = splat_u16(s.first);
   const U16x8 last_weight = splat_u16(s.last);
   const U16x8 high_bytes = splat_u16(0xFF00);
-  const U16x8 offset = splat_u16(0x8000);
   const auto weighted = [&](U16x8 a, U16x8 b) {
     return mean_up_u16(mul_high_u16(a, first_weight), mul_high_u16(b, last_weight));
   };
@@ -38,28 +44,26 @@ ALGAN_HD void store_sums(const RowSum& s, const ByteSums& whole, U16x8 first, U1
   const U16x8 even = add_u16(whole_even, weighted(shift_up_8(first), shift_up_8(last)));
   const U16x8 odd =
       add_u16(whole_odd, weighted(and_u16(first, high_bytes), and_u16(last, high_bytes)));
-  const U16x8 even_signed = xor_u16(even, offset);
-  const U16x8 odd_signed = xor_u16(odd, offset);
-  store_i16(row, as_i16(zip_low_u16(even_signed, odd_signed)));
-  store_i16(row + 8, as_i16(zip_high_u16(even_signed, odd_signed)));
+  store_i16(row, as_i16(zip_low_u16(even, odd)));
+  store_i16(row + 8, as_i16(zip_high_u16(even, odd)));
 }
 
-constexpr std::int32_t kSumBlock = 32;
-
-ALGAN_HD void sum_block(const RowSum& s, const std::uint8_t* source, std::ptrdiff_t stride,
-                        std::int16_t* row) {
-  const auto load = [&](std::int32_t k, int half) {
-    return as_u16(load_bytes(source + stride * k + 16 * half));
+// kVectors times sixteen bytes of all rows of a tap.
+template <int kVectors>
+ALGAN_HD void sum_block(const RowSum& s, const ByteSums& none, const std::uint8_t* source,
+                        std::ptrdiff_t stride, std::int16_t* row) {
+  const auto load = [&](std::int32_t k, int v) {
+    return as_u16(load_bytes(source + stride * k + 16 * v));
   };
   prefetch_next_sum(s, source, stride);
-  ByteSums low{splat_u16(0), splat_u16(0)};
-  ByteSums high = low;
+  ByteSums whole[kVectors];
+  for (ByteSums& sums : whole) sums = none;
   for (std::int32_t k = s.whole_begin; k < s.whole_end; ++k) {
-    add_whole(low, load(k, 0));
-    add_whole(high, load(k, 1));
+    for (int v = 0; v < kVectors; ++v) add_whole(whole[v], load(k, v));
   }
-  store_sums(s, low, load(0, 0), load(s.last_row, 0), row);
-  store_sums(s, high, load(0, 1), load(s.last_row, 1), row + 16);
+  for (int v = 0; v < kVectors; ++v) {
+    store_sums(s, whole[v], load(0, v), load(s.last_row, v), row + 16 * v);
+  }
 }
 
 ALGAN_HD void append_pooled(const FinishRow& f, F32x4 value[5]) {
@@ -159,11 +163,12 @@ struct Ops128 : ScalarOps {
                         std::ptrdiff_t stride, std::int32_t bytes, void* sums) {
     auto* row = static_cast<std::int16_t*>(sums);
     const RowSum s = row_sum(tap, step);
-    if (bytes >= kSumBlock) {
-      for (std::int32_t i = 0; i + kSumBlock <= bytes; i += kSumBlock) {
-        sum_block(s, source + i, stride, row + i);
-      }
-      sum_block(s, source + bytes - kSumBlock, stride, row + bytes - kSumBlock);
+    const ByteSums none = no_sums(s);
+    if (bytes >= 32) {
+      std::int32_t i = 0;
+      for (; i + 64 <= bytes; i += 64) sum_block<4>(s, none, source + i, stride, row + i);
+      if (i + 32 <= bytes) sum_block<2>(s, none, source + i, stride, row + i);
+      sum_block<2>(s, none, source + bytes - 32, stride, row + bytes - 32);
     } else {
       for (std::int32_t i = 0; i < bytes; ++i) row[i] = sum_byte(s, source + i, stride);
     }

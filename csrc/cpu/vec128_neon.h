@@ -45,7 +45,6 @@ ALGAN_HD U16x8 splat_u16(std::uint16_t value) { return vdupq_n_u16(value); }
 ALGAN_HD U16x8 add_u16(U16x8 a, U16x8 b) { return vaddq_u16(a, b); }
 ALGAN_HD U16x8 sub_u16(U16x8 a, U16x8 b) { return vsubq_u16(a, b); }
 ALGAN_HD U16x8 and_u16(U16x8 a, U16x8 b) { return vandq_u16(a, b); }
-ALGAN_HD U16x8 xor_u16(U16x8 a, U16x8 b) { return veorq_u16(a, b); }
 ALGAN_HD U16x8 shift_up_8(U16x8 v) { return vshlq_n_u16(v, 8); }
 ALGAN_HD U16x8 shift_down_8(U16x8 v) { return vshrq_n_u16(v, 8); }
 ALGAN_HD U16x8 mul_low_u16(U16x8 a, U16x8 b) { return vmulq_u16(a, b); }

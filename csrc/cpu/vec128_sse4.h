@@ -50,7 +50,6 @@ ALGAN_HD U16x8 splat_u16(std::uint16_t value) {
 ALGAN_HD U16x8 add_u16(U16x8 a, U16x8 b) { return _mm_add_epi16(a, b); }
 ALGAN_HD U16x8 sub_u16(U16x8 a, U16x8 b) { return _mm_sub_epi16(a, b); }
 ALGAN_HD U16x8 and_u16(U16x8 a, U16x8 b) { return _mm_and_si128(a, b); }
-ALGAN_HD U16x8 xor_u16(U16x8 a, U16x8 b) { return _mm_xor_si128(a, b); }
 ALGAN_HD U16x8 shift_up_8(U16x8 v) { return _mm_slli_epi16(v, 8); }
 ALGAN_HD U16x8 shift_down_8(U16x8 v) { return _mm_srli_epi16(v, 8); }
 ALGAN_HD U16x8 mul_low_u16(U16x8 a, U16x8 b) { return _mm_mullo_epi16(a, b); }
