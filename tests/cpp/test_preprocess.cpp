@@ -82,6 +82,27 @@ void check_large_batches() {
   paths::check_agreement(large.view, algan::clip_boxes(large.view, whole), shrinks);
 }
 
+// Narrow crops are summed byte by byte, wide ones in vectors: the same fixed point, number by
+// number.
+void check_narrow_equals_wide() {
+  const Image image = make_image(77, 50, PixelFormat::kBgr8, false);
+  const auto columns = [&](const std::string& path, std::int32_t width) {
+    const InputSpec spec{
+        10, width, algan::Pooled::kNone, algan::Downscale::kArea, {0.5, 0.4, 0.3}, {0.5, 0.6, 0.7}};
+    const std::vector<Box> boxes = {{3, 0.123, 3.0 + width, 76.54}};
+    const auto numbers =
+        paths::run(path, image.view, boxes, spec, algan::Element::kFloat32, algan::Layout::kNchw);
+    std::vector<float> first;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      if (i % static_cast<std::size_t>(width) < 8) first.push_back(numbers[i]);
+    }
+    return first;
+  };
+  for (const std::string& path : algan::available_simd()) {
+    CHECK(columns(path, 8) == columns(path, 11) && columns(path, 8) == columns(path, 40));
+  }
+}
+
 void check_refusals() {
   const Image image = make_image(9, 11, PixelFormat::kBgr8, false);
   const double nan = std::numeric_limits<double>::quiet_NaN();
@@ -105,6 +126,7 @@ int main() {
     for (const bool flipped : {false, true}) check_sizes(format, flipped);
   }
   check_large_batches();
+  check_narrow_equals_wide();
   check_refusals();
   paths::print();
   return check::failures();
