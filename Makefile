@@ -10,11 +10,11 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 NATIVE := CMakeLists.txt $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-solar test cpp-test cpp-package lint format bench asan tsan fuzz sdist wheel \
-        train-mtd train-demo constraints clean
+.PHONY: help setup setup-dev demo demo-solar test cpp-test cpp-package lint format bench asan tsan fuzz sdist \
+        wheel test-aarch64 train-mtd train-demo constraints clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # ---- set-up ------------------------------------------------------------------------------------------------
 
@@ -77,6 +77,11 @@ asan: $(VENV)/.created  ## Run the C++ tests under AddressSanitizer and Undefine
 
 tsan: $(VENV)/.created  ## Run the C++ tests under ThreadSanitizer
 	cmake --preset tsan && cmake --build --preset tsan && ctest --preset tsan
+
+test-aarch64: $(VENV)/.created  ## Build the C++ tests for 64-bit ARM and run them under qemu
+	@{ command -v aarch64-linux-gnu-g++ && { command -v qemu-aarch64-static || command -v qemu-aarch64; }; } >/dev/null || \
+	  { echo "On Debian and Ubuntu: apt install g++-aarch64-linux-gnu qemu-user-static"; exit 1; }
+	cmake --preset aarch64 && cmake --build --preset aarch64 && ctest --preset aarch64
 
 MINUTES ?= 10
 fuzz: $(VENV)/.dev  ## Throw anything at the bindings for MINUTES=10 under AddressSanitizer and UBSan

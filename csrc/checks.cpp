@@ -112,9 +112,10 @@ void check_image(const ImageView& image) {
                    image.format == PixelFormat::kUyvy;
   const bool odd_height = is_yuv420(image.format) && image.height_px % 2 != 0;
   if (odd_height || (yuv && image.width_px % 2 != 0)) {
-    throw InputError("image: expected an even width, and for nv12, nv21 and i420 an even height, "
-                     "got " +
-                     size_of(image));
+    throw InputError(
+        "image: expected an even width, and for nv12, nv21 and i420 an even height, "
+        "got " +
+        size_of(image));
   }
   if (image.format == PixelFormat::kGrey16 &&
       (image.white_level < 255 || image.white_level > 65535)) {

@@ -3,9 +3,8 @@
 
 #include <immintrin.h>
 
-#include <cstring>
-
 #include "axis_plan.h"
+#include "pairs_128.h"
 
 namespace algan::cpu::ALGAN_PATH {
 
@@ -52,21 +51,6 @@ void blend_columns_rgb(const AxisPlan& x, const std::uint8_t* source, float* pla
       _mm256_store_ps(planes + c * x.padded_size + i, _mm256_cvtepi32_ps(channel[c]));
     }
   }
-}
-
-// Two neighbouring bytes for each of eight columns. Loading them one by one is faster than a gather
-// on processors that split gathers up.
-ALGAN_HD __m128i load_pairs(const std::uint8_t* source, const std::int32_t* starts) {
-  const auto four = [&](const std::int32_t* start) {
-    std::uint64_t word = 0;
-    for (int k = 0; k < 4; ++k) {
-      std::uint16_t pair;
-      std::memcpy(&pair, source + start[k], sizeof(pair));
-      word |= std::uint64_t{pair} << (16 * k);
-    }
-    return static_cast<long long>(word);
-  };
-  return _mm_set_epi64x(four(starts + 4), four(starts));
 }
 
 inline void blend_columns_grey(const AxisPlan& x, const std::uint8_t* source, float* planes) {

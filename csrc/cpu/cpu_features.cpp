@@ -8,7 +8,10 @@
 namespace algan::cpu {
 namespace {
 
+constexpr std::uint32_t kLeaf1EcxSse3 = 1U << 0;
+constexpr std::uint32_t kLeaf1EcxSsse3 = 1U << 9;
 constexpr std::uint32_t kLeaf1EcxFma = 1U << 12;
+constexpr std::uint32_t kLeaf1EcxSse41 = 1U << 19;
 constexpr std::uint32_t kLeaf1EcxOsxsave = 1U << 27;
 constexpr std::uint32_t kLeaf1EcxAvx = 1U << 28;
 constexpr std::uint32_t kLeaf1EcxF16c = 1U << 29;
@@ -45,6 +48,11 @@ const Features& features() {
 bool all(std::uint32_t bits, std::uint32_t wanted) { return (bits & wanted) == wanted; }
 
 }  // namespace
+
+// Every operating system for x86-64 saves the registers of SSE.
+bool has_sse4() {
+  return all(features().leaf1_ecx, kLeaf1EcxSse3 | kLeaf1EcxSsse3 | kLeaf1EcxSse41);
+}
 
 bool has_avx2() {
   const Features& f = features();

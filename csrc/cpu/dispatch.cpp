@@ -18,6 +18,9 @@ constexpr Path kPaths[] = {
 #if defined(ALGAN_X86)
     {"avx512", has_avx512, run_box_avx512},
     {"avx2", has_avx2, run_box_avx2},
+    {"sse4", has_sse4, run_box_sse4},
+#elif defined(ALGAN_NEON)
+    {"neon", always, run_box_neon},  // part of every aarch64
 #endif
     {"scalar", always, run_box_scalar},
 };

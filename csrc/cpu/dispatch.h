@@ -7,8 +7,11 @@ namespace algan::cpu {
 
 void run_box_scalar(const BoxJob& job);
 #if defined(ALGAN_X86)
+void run_box_sse4(const BoxJob& job);
 void run_box_avx2(const BoxJob& job);
 void run_box_avx512(const BoxJob& job);
+#elif defined(ALGAN_NEON)
+void run_box_neon(const BoxJob& job);
 #endif
 
 struct Path {

@@ -3,8 +3,10 @@
 
 #include <immintrin.h>
 
+#include "bytes_128.h"
 #include "columns_avx2.h"
 #include "ops_scalar.h"
+#include "prefetch.h"
 #include "row_sum.h"
 #include "rows_avx2.h"
 
@@ -74,21 +76,23 @@ ALGAN_HD void finish_values(const FinishRow& f, std::int32_t i, __m256 value[5])
 }
 
 ALGAN_HD void store_block(const FinishRow& f, std::int32_t i, const __m256 value[5]) {
-  const std::ptrdiff_t planes = f.planes;
-  for (std::ptrdiff_t p = 0; p < planes; ++p) {
-    float* to = f.out + p * f.plane_floats + i;
-    _mm256_storeu_ps(to, value[p]);
-  }
+  // Not a loop over f.planes: the values would have to go through memory to be indexed.
+  const auto store = [&](int p) { _mm256_storeu_ps(f.out + p * f.plane_floats + i, value[p]); };
+  for (int c = 0; c < 3; ++c) store(c);
+  if (f.planes > 3) store(3);
+  if (f.planes == 5) store(4);
 }
 
 // Both halves of a cache line together: a line streamed in parts leaves the core in parts.
 ALGAN_HD void stream_line(const FinishRow& f, std::int32_t i, const __m256 left[5],
                           const __m256 right[5]) {
-  const std::ptrdiff_t planes = f.planes;
-  for (std::ptrdiff_t p = 0; p < planes; ++p) {
+  const auto stream = [&](int p) {
     _mm256_stream_ps(f.out + p * f.plane_floats + i, left[p]);
     _mm256_stream_ps(f.out + p * f.plane_floats + i + kColumnBlock, right[p]);
-  }
+  };
+  for (int c = 0; c < 3; ++c) stream(c);
+  if (f.planes > 3) stream(3);
+  if (f.planes == 5) stream(4);
 }
 
 // Weights of two source rows with the scale of each channel, and the biases, in the order of a
@@ -123,35 +127,6 @@ ALGAN_HD void blend_four_taps(const AxisPlan& x, const RowPair& rows, const Pair
   const bool rgb = rows.red_plane == 0;
   for (int c = 0; c < 3; ++c) value[c] = _mm256_castsi256_ps(rgb ? channel[c] : channel[2 - c]);
   append_pooled(f, value);
-}
-
-// Which bytes of the next two source rows go with a block of columns: every cache line once where
-// columns are close, one line for each column where they are not.
-struct Prefetch {
-  std::int32_t count, distance;  // distance in bytes
-};
-
-ALGAN_HD Prefetch prefetch_for(const AxisPlan& x, std::int32_t pixel) {
-  constexpr std::int32_t kLine = 64;
-  const auto bytes = static_cast<std::int32_t>(x.step * pixel * kColumnBlock);
-  const std::int32_t lines = bytes / kLine + 1;
-  const std::int32_t count = lines < kColumnBlock ? lines : kColumnBlock;
-  return Prefetch{count, bytes / count};
-}
-
-// What the block at i of the next output row will read and write: source rows are skipped and
-// planes lie far apart, so that the processor does not foresee either.
-ALGAN_HD void prefetch_pair(const AxisPlan& x, const RowPair& rows, const FinishRow& f,
-                            const Prefetch& prefetch, std::int32_t i) {
-  std::ptrdiff_t at = rows.pixel * static_cast<std::ptrdiff_t>(x.starts[i]);
-  for (std::int32_t k = 0; k < prefetch.count; ++k, at += prefetch.distance) {
-    __builtin_prefetch(rows.next_upper + at);
-    __builtin_prefetch(rows.next_lower + at);
-  }
-  const std::ptrdiff_t planes = f.planes;
-  for (std::ptrdiff_t p = 0; p < planes; ++p) {
-    __builtin_prefetch(f.out + p * f.plane_floats + f.next_row + i, 1);
-  }
 }
 
 struct Avx2Ops : ScalarOps {
@@ -212,21 +187,12 @@ struct Avx2Ops : ScalarOps {
     }
   }
 
-  // Four pixels of four bytes at a time; what is written past them is overwritten by the next.
   static void drop_fourth(const std::uint8_t* pixels, std::uint8_t* out) {
-    const __m128i order = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
-    for (std::int32_t i = 0; i < 64; i += 4) {
-      const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels + 4 * i));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * i), _mm_shuffle_epi8(four, order));
-    }
+    drop_fourth_128(pixels, out);
   }
-
   static void interleave(const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b,
                          std::uint8_t* out) {
-    for (std::int32_t i = 0; i < 64; i += 16) {
-      interleave_sixteen(load_sixteen(r + i), load_sixteen(g + i), load_sixteen(b + i),
-                         out + 3 * i);
-    }
+    interleave_128(r, g, b, out);
   }
 
   static void yuv_block(const std::uint8_t* y, const std::uint8_t* u, const std::uint8_t* v,

@@ -5,41 +5,9 @@
 #include <immintrin.h>
 
 #include "algan/color_math.h"
+#include "vec128.h"
 
 namespace algan::cpu::ALGAN_PATH {
-
-ALGAN_HD __m128i load_sixteen(const std::uint8_t* from) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-}
-
-ALGAN_HD void store_sixteen(std::uint8_t* to, __m128i bytes) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
-}
-
-// For each 16 of 48 bytes and each colour: which pixel goes to which byte; 0x80 leaves a zero.
-struct InterleaveOrder {
-  alignas(16) std::uint8_t pixel[3][3][16];
-  constexpr InterleaveOrder() : pixel{} {
-    for (int byte = 0; byte < 48; ++byte) {
-      for (int c = 0; c < 3; ++c) {
-        pixel[byte / 16][c][byte % 16] =
-            byte % 3 == c ? static_cast<std::uint8_t>(byte / 3) : std::uint8_t{0x80};
-      }
-    }
-  }
-};
-
-// Red, green and blue of sixteen pixels, to 48 bytes in pixel order.
-ALGAN_HD void interleave_sixteen(__m128i r, __m128i g, __m128i b, std::uint8_t* out) {
-  static constexpr InterleaveOrder kOrder;
-  for (int part = 0; part < 3; ++part) {
-    const auto place = [&](__m128i colour, int c) {
-      return _mm_shuffle_epi8(colour, load_sixteen(kOrder.pixel[part][c]));
-    };
-    store_sixteen(out + 16 * part,
-                  _mm_or_si128(_mm_or_si128(place(r, 0), place(g, 1)), place(b, 2)));
-  }
-}
 
 // yuv_to_rgb of color_math.h for sixteen pixels that share eight colours.
 ALGAN_HD void yuv_sixteen(const std::uint8_t* y, const std::uint8_t* u, const std::uint8_t* v,
@@ -58,15 +26,15 @@ ALGAN_HD void yuv_sixteen(const std::uint8_t* y, const std::uint8_t* u, const st
     return _mm_packus_epi16(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
   };
   const __m256i above_black =
-      _mm256_subs_epu16(_mm256_cvtepu8_epi16(load_sixteen(y)), _mm256_set1_epi16(f.y_offset));
+      _mm256_subs_epu16(_mm256_cvtepu8_epi16(load_bytes(y)), _mm256_set1_epi16(f.y_offset));
   const __m256i luma =
       _mm256_add_epi16(times(_mm256_slli_epi16(above_black, 7), f.y), _mm256_set1_epi16(32));
   const __m256i u_part = colours(u);
   const __m256i v_part = colours(v);
   const __m256i green = _mm256_sub_epi16(_mm256_sub_epi16(luma, times(u_part, f.u_to_green)),
                                          times(v_part, f.v_to_green));
-  interleave_sixteen(bytes(_mm256_adds_epi16(luma, times(v_part, f.v_to_red))), bytes(green),
-                     bytes(_mm256_adds_epi16(luma, times(u_part, f.u_to_blue))), out);
+  store_interleaved(out, bytes(_mm256_adds_epi16(luma, times(v_part, f.v_to_red))), bytes(green),
+                    bytes(_mm256_adds_epi16(luma, times(u_part, f.u_to_blue))));
 }
 
 // grey16_to_byte of color_math.h for sixteen pixels.
@@ -84,8 +52,8 @@ ALGAN_HD void grey16_sixteen(const std::uint8_t* pixels, float white, std::uint8
       _mm256_permute4x64_epi64(_mm256_packus_epi32(scaled(_mm256_castsi256_si128(values)),
                                                    scaled(_mm256_extracti128_si256(values, 1))),
                                0xD8);
-  store_sixteen(
-      out, _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+  store_bytes(out,
+              _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 }
 
 // 32 neighbouring pairs, apart.

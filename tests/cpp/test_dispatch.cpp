@@ -11,6 +11,9 @@ int main(int argc, char** argv) {
   const std::string wanted = argc == 2 ? argv[1] : "";
   const std::vector<std::string> available = algan::available_simd();
   CHECK(!available.empty() && available.back() == "scalar");
+#if defined(ALGAN_NEON)
+  CHECK(available.front() == "neon");  // every aarch64 has it
+#endif
   if (std::find(available.begin(), available.end(), wanted) != available.end()) {
     CHECK(algan::active_simd() == wanted);
   } else {

@@ -2,7 +2,6 @@
 // every byte read or written outside; all paths must agree with the scalar one.
 #include "algan/preprocess.h"
 
-#include <cmath>
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
@@ -11,6 +10,7 @@
 
 #include "algan/error.h"
 #include "check.h"
+#include "paths.h"
 
 namespace {
 
@@ -18,9 +18,6 @@ using algan::Box;
 using algan::ImageView;
 using algan::InputSpec;
 using algan::PixelFormat;
-
-// 16-bit weights and sums of the SIMD paths; see tests/test_preprocess.py.
-constexpr float kTolerance = 1.5e-4F;
 
 struct Image {
   std::unique_ptr<std::uint8_t[]> memory;
@@ -42,28 +39,6 @@ Image make_image(std::int64_t height, std::int64_t width, PixelFormat format, bo
   return image;
 }
 
-std::vector<float> run(const char* path, const ImageView& view, const std::vector<Box>& boxes,
-                       const InputSpec& spec) {
-  algan::force_simd(path);
-  std::vector<float> out(boxes.size() * spec.slot_elements());
-  algan::preprocess(view, algan::clip_boxes(view, boxes), spec, {out.data()});
-  algan::force_simd("");
-  return out;
-}
-
-void check_paths_agree(const ImageView& view, const std::vector<Box>& boxes,
-                       const InputSpec& spec) {
-  const std::vector<float> want = run("scalar", view, boxes, spec);
-  for (const std::string& path : algan::available_simd()) {
-    const std::vector<float> got = run(path.c_str(), view, boxes, spec);
-    float worst = 0.0F;
-    for (std::size_t i = 0; i < want.size(); ++i) {
-      worst = std::fmax(worst, std::fabs(got[i] - want[i]));
-    }
-    CHECK(worst <= kTolerance);
-  }
-}
-
 void check_sizes(PixelFormat format, bool flipped) {
   for (const std::int64_t height : {1, 2, 13, 65}) {
     for (const std::int64_t width : {1, 2, 5, 11, 22, 43, 130}) {
@@ -77,10 +52,54 @@ void check_sizes(PixelFormat format, bool flipped) {
           const InputSpec spec{
               side,   side + 1,        side != 16 ? algan::Pooled::kMaxMean : algan::Pooled::kNone,
               filter, {0.5, 0.4, 0.3}, {0.5, 0.6, 0.7}};
-          check_paths_agree(image.view, boxes, spec);
+          paths::check_agreement(image.view, algan::clip_boxes(image.view, boxes), spec);
         }
       }
     }
+  }
+}
+
+// Batches so large that they bypass the cache, in sizes with and without whole cache lines.
+void check_large_batches() {
+  const Image image = make_image(200, 301, PixelFormat::kBgr8, false);
+  std::vector<Box> boxes;
+  for (int i = 0; i < 5; ++i) boxes.push_back({10.0 * i, 5.5 * i, 200.0 + 20.25 * i, 190.0});
+  for (const std::int32_t side : {256, 260}) {
+    for (const auto filter : {algan::Downscale::kArea, algan::Downscale::kBilinear}) {
+      const InputSpec spec{side / 2, 2 * side,        algan::Pooled::kMaxMean,
+                           filter,   {0.5, 0.4, 0.3}, {0.5, 0.6, 0.7}};
+      paths::check_agreement(image.view, algan::clip_boxes(image.view, boxes), spec);
+    }
+  }
+  const Image large = make_image(600, 1100, PixelFormat::kRgb8, true);
+  const InputSpec shrinks{256,
+                          256,
+                          algan::Pooled::kMean,
+                          algan::Downscale::kBilinear,
+                          {0.5, 0.4, 0.3},
+                          {0.5, 0.6, 0.7}};
+  const std::vector<Box> whole(5, Box{0, 0, 1100, 600});
+  paths::check_agreement(large.view, algan::clip_boxes(large.view, whole), shrinks);
+}
+
+// Narrow crops are summed byte by byte, wide ones in vectors: the same fixed point, number by
+// number.
+void check_narrow_equals_wide() {
+  const Image image = make_image(77, 50, PixelFormat::kBgr8, false);
+  const auto columns = [&](const std::string& path, std::int32_t width) {
+    const InputSpec spec{
+        10, width, algan::Pooled::kNone, algan::Downscale::kArea, {0.5, 0.4, 0.3}, {0.5, 0.6, 0.7}};
+    const std::vector<Box> boxes = {{3, 0.123, 3.0 + width, 76.54}};
+    const auto numbers =
+        paths::run(path, image.view, boxes, spec, algan::Element::kFloat32, algan::Layout::kNchw);
+    std::vector<float> first;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      if (i % static_cast<std::size_t>(width) < 8) first.push_back(numbers[i]);
+    }
+    return first;
+  };
+  for (const std::string& path : algan::available_simd()) {
+    CHECK(columns(path, 8) == columns(path, 11) && columns(path, 8) == columns(path, 40));
   }
 }
 
@@ -106,6 +125,9 @@ int main() {
   for (const PixelFormat format : {PixelFormat::kBgr8, PixelFormat::kRgb8, PixelFormat::kGrey8}) {
     for (const bool flipped : {false, true}) check_sizes(format, flipped);
   }
+  check_large_batches();
+  check_narrow_equals_wide();
   check_refusals();
+  paths::print();
   return check::failures();
 }

@@ -33,7 +33,8 @@ JUNK = [
     None, "text", 7, [], [[1, 2], [3, 4]], (), (np.zeros(3),), np.array(3), np.zeros((0, 4)),
     np.zeros(5, np.float32), np.zeros((3, 3), object), np.zeros((2, 3, 4, 5), np.uint8),
     np.zeros((4, 4), np.complex64), np.zeros((2, 2), "U3"), np.zeros((3, 4), ">f4"),
-    np.zeros((3, 5, 3), np.int8), np.broadcast_to(np.uint8(1), (9, 9, 3)), np.zeros((6, 6, 3), np.uint8)[:, ::-1],
+    np.zeros((3, 5, 3), np.int8), np.broadcast_to(np.uint8(1), (9, 9, 3)),
+    np.zeros((6, 6, 3), np.uint8)[:, ::-1],
     np.lib.stride_tricks.as_strided(np.zeros(64, np.uint8), (3, 3, 3), (0, 0, 0)),
 ]  # fmt: skip
 REFUSALS = (InputError, TypeError, OverflowError)
