@@ -35,3 +35,25 @@ def preprocess_into(
 def available_simd() -> list[str]: ...
 def active_simd() -> str: ...
 def _force_simd(name: str) -> None: ...
+
+has_cuda: bool
+
+# Only where has_cuda.
+@final
+class CudaPreprocessor:
+    def __init__(self) -> None: ...
+    def reserve(self, *, image_bytes: int, boxes: int) -> None: ...
+    def preprocess_into(
+        self,
+        out: Any,
+        image: Any,
+        spec: Spec,
+        *,
+        pixel_format: str,
+        boxes: npt.NDArray[np.float32] | npt.NDArray[np.float64] | None,
+        first_slot: int,
+        layout: str,
+        mask: Any | None,
+        yuv: str,
+        stream: int,
+    ) -> int: ...
