@@ -57,3 +57,16 @@ class CudaPreprocessor:
         yuv: str,
         stream: int,
     ) -> int: ...
+
+def _check_cuda_request(
+    out: Any,
+    image: Any,
+    spec: Spec,
+    *,
+    pixel_format: str,
+    boxes: npt.NDArray[np.float32] | npt.NDArray[np.float64] | None,
+    first_slot: int,
+    layout: str,
+    mask: Any | None,
+    yuv: str,
+) -> int: ...

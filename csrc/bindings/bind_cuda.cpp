@@ -46,19 +46,33 @@ Memory memory_of(const py::object& image) {
   return is_device_array(first) ? Memory::kDevice : Memory::kHost;
 }
 
+Request cuda_request(const py::object& out, const py::object& image, const Spec& spec,
+                     const std::string& format, const py::object& boxes, py::ssize_t first_slot,
+                     const std::string& layout, const py::object& mask, const std::string& yuv) {
+  return read_request(out, image, spec, boxes, mask, CallOptions{format, first_slot, layout, yuv},
+                      Places{Memory::kDevice, memory_of(image)});
+}
+
 std::size_t preprocess_into(Locked& self, const py::object& out, const py::object& image,
                             const Spec& spec, const std::string& format, const py::object& boxes,
                             py::ssize_t first_slot, const std::string& layout,
                             const py::object& mask, const std::string& yuv, std::uintptr_t stream) {
   const Request request =
-      read_request(out, image, spec, boxes, mask, CallOptions{format, first_slot, layout, yuv},
-                   Places{Memory::kDevice, memory_of(image)});
+      cuda_request(out, image, spec, format, boxes, first_slot, layout, mask, yuv);
   {
     // Before the lock, which another thread may hold while it waits for the interpreter.
     const py::gil_scoped_release unlocked;
     self.run(request, spec.input, reinterpret_cast<cuda::StreamHandle>(stream));
   }
   return request.boxes.size();
+}
+
+// For tests on machines without a device: what preprocess_into checks before it needs one.
+std::size_t check_request(const py::object& out, const py::object& image, const Spec& spec,
+                          const std::string& format, const py::object& boxes,
+                          py::ssize_t first_slot, const std::string& layout, const py::object& mask,
+                          const std::string& yuv) {
+  return cuda_request(out, image, spec, format, boxes, first_slot, layout, mask, yuv).boxes.size();
 }
 
 }  // namespace
@@ -71,6 +85,9 @@ void bind_cuda(py::module_& m) {
       .def("preprocess_into", &preprocess_into, py::arg("out"), py::arg("image"), py::arg("spec"),
            py::kw_only(), py::arg("pixel_format"), py::arg("boxes"), py::arg("first_slot"),
            py::arg("layout"), py::arg("mask"), py::arg("yuv"), py::arg("stream"));
+  m.def("_check_cuda_request", &check_request, py::arg("out"), py::arg("image"), py::arg("spec"),
+        py::kw_only(), py::arg("pixel_format"), py::arg("boxes"), py::arg("first_slot"),
+        py::arg("layout"), py::arg("mask"), py::arg("yuv"));
 }
 
 }  // namespace algan::bindings

@@ -1,6 +1,7 @@
 #include "device_array.h"
 
 #include <cstdint>
+#include <exception>
 #include <vector>
 
 #include "algan/error.h"
@@ -55,10 +56,7 @@ py::array device_array(const py::object& object, const std::string& name,
   }
   try {
     return array_of(object.attr(kInterface).cast<py::dict>(), object);
-  } catch (const py::builtin_exception& error) {
-    throw InputError(name + ": expected " + wanted + ", got a " + type +
-                     " whose __cuda_array_interface__ cannot be read: " + error.what());
-  } catch (const py::error_already_set& error) {
+  } catch (const std::exception& error) {
     throw InputError(name + ": expected " + wanted + ", got a " + type +
                      " whose __cuda_array_interface__ cannot be read: " + error.what());
   }

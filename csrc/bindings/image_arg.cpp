@@ -53,7 +53,8 @@ const FormatEntry& entry(PixelFormat format) {
 bool is_planar(PixelFormat format) { return entry(format).wanted == kPlanar; }
 
 std::string hint(const py::array& image, const FormatEntry& format) {
-  if (image.ndim() == 2 && format.channels != 0) return "; pass pixel_format=\"grey8\" if it is grey";
+  if (image.ndim() == 2 && format.channels != 0)
+    return "; pass pixel_format=\"grey8\" if it is grey";
   if (image.ndim() == 3 && image.shape(2) == 4 && format.channels == 3) {
     return "; pass pixel_format=\"bgra8\" or \"rgba8\" if it has a fourth channel";
   }
@@ -67,11 +68,10 @@ py::array checked_array(const py::object& object, const FormatEntry& format, Mem
   py::array image = as_array(object, "image", format.wanted, memory);
   const bool sixteen = format.format == PixelFormat::kGrey16;
   if (sixteen ? !has_dtype<std::uint16_t>(image) : !has_dtype<std::uint8_t>(image)) {
-    const std::string how =
-        sixteen ? "; use .astype(np.uint16)"
-                : has_dtype<std::uint16_t>(image) && image.ndim() == 2
-                      ? "; pass pixel_format=\"grey16\" if it is grey"
-                      : "; scale it to 0..255 and use .astype(np.uint8)";
+    const std::string how = sixteen ? "; use .astype(np.uint16)"
+                            : has_dtype<std::uint16_t>(image) && image.ndim() == 2
+                                ? "; pass pixel_format=\"grey16\" if it is grey"
+                                : "; scale it to 0..255 and use .astype(np.uint8)";
     throw InputError("image: expected " + std::string(format.wanted) + ", got " + describe(image) +
                      how);
   }
@@ -131,9 +131,9 @@ py::array chroma_plane(const py::object& object, const ImageArg& arg, py::ssize_
   const py::ssize_t height = view.height_px / 2;
   // NV12's pairs may also be an axis of their own.
   const bool pairs = plane.ndim() == 3 && plane.shape(2) == 2 && width == view.width_px;
-  const bool fits = pairs ? plane.shape(0) == height && plane.shape(1) == width / 2
-                          : plane.ndim() == 2 && plane.shape(0) == height &&
-                                plane.shape(1) == width;
+  const bool fits = pairs
+                        ? plane.shape(0) == height && plane.shape(1) == width / 2
+                        : plane.ndim() == 2 && plane.shape(0) == height && plane.shape(1) == width;
   if (!has_dtype<std::uint8_t>(plane) || !fits) {
     throw InputError("image: expected a colour plane of uint8 " + two(height, width) + ", got " +
                      describe(plane));
@@ -146,8 +146,8 @@ void view_planes(ImageArg& arg, const py::tuple& planes) {
   ImageView& view = arg.view;
   const bool planar = view.format == PixelFormat::kI420;
   if (planes.size() != (planar ? 3U : 2U)) {
-    throw InputError("image: expected " + std::string(planar ? "three planes (Y, U, V)"
-                                                             : "two planes (Y, colours)") +
+    throw InputError("image: expected " +
+                     std::string(planar ? "three planes (Y, U, V)" : "two planes (Y, colours)") +
                      ", got " + std::to_string(planes.size()));
   }
   const py::array luma = checked_array(planes[0], entry(view.format), arg.memory);
@@ -176,8 +176,8 @@ void view_mask(ImageArg& arg, const py::object& object, std::uint8_t masked) {
       "a uint8 or bool array " + two(view.height_px, view.width_px) + " like the image";
   const py::array mask = as_array(object, "mask", wanted, arg.memory);
   const bool right_type = has_dtype<std::uint8_t>(mask) || has_dtype<bool>(mask);
-  const bool right_shape = mask.ndim() == 2 && mask.shape(0) == view.height_px &&
-                           mask.shape(1) == view.width_px;
+  const bool right_shape =
+      mask.ndim() == 2 && mask.shape(0) == view.height_px && mask.shape(1) == view.width_px;
   if (!right_type || !right_shape || (mask.shape(1) > 1 && mask.strides(1) != 1)) {
     throw InputError("mask: expected " + wanted + ", pixels of a row side by side, got " +
                      describe(mask));

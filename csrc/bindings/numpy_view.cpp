@@ -122,12 +122,12 @@ SlotsView view_slots(const py::object& object, const InputSpec& spec, const std:
   const bool c_order = (out.flags() & py::array::c_style) != 0;
   const bool aligned = reinterpret_cast<std::uintptr_t>(out.data()) % slots.element_bytes() == 0;
   if (!c_order || !out.writeable() || !aligned) {
-    throw InputError("out: expected " + wanted + ", got one that is " +
-                     (!out.writeable() ? "read-only"
-                      : c_order        ? "not aligned"
-                                       : "not C-contiguous") +
-                     (memory == Memory::kHost ? "; make it with np.empty()"
-                                              : "; make a new one on the device"));
+    throw InputError(
+        "out: expected " + wanted + ", got one that is " +
+        (!out.writeable() ? "read-only"
+         : c_order        ? "not aligned"
+                          : "not C-contiguous") +
+        (memory == Memory::kHost ? "; make it with np.empty()" : "; make a new one on the device"));
   }
   slots.data = out.mutable_data();
   check_slots(spec, slots);

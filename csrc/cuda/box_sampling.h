@@ -43,9 +43,8 @@ inline BoxSampling box_sampling(const RotatedBox& box, const InputSpec& spec,
                                 const ImageView& image) {
   BoxSampling s{};
   s.region = slot_region(spec, box.width, box.height);
-  const RotatedSampling r =
-      rotated_sampling(box, s.region, spec.downscale == Downscale::kArea, image.height_px,
-                       image.width_px);
+  const RotatedSampling r = rotated_sampling(box, s.region, spec.downscale == Downscale::kArea,
+                                             image.height_px, image.width_px);
   s.top = r.top;
   s.left = r.left;
   s.y.extent = r.height;

@@ -20,8 +20,8 @@ constexpr std::int64_t kManyTiles = 8192;
 static_assert(sizeof(Launch) + sizeof(FewBoxes) <= 4096, "CUDA's limit for what a launch carries");
 static_assert(kMaxTileHeight <= kTileWidth * (kThreadRows - 1), "one thread for each row's tap");
 
-// One copy of the code for all formats, not one for each of the many places that read a pixel: those
-// would fill the registers.
+// One copy of the code for all formats, not one for each of the many places that read a pixel:
+// those would fill the registers.
 __device__ __noinline__ std::uint32_t packed_rgb(const ImageView& image, std::int64_t y,
                                                  std::int64_t x) {
   std::uint8_t rgb[3];

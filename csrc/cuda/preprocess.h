@@ -24,8 +24,8 @@ void check_device_memory(const void* memory, const char* name);
 // different streams.
 //
 // The host waits only where memory grows (avoid it by reserve()), where the stream is three copies
-// behind, and in the destructor. Up to 16 boxes of an image that lies in device memory take no memory of this object's at
-// all, so that such calls can be captured into a CUDA graph.
+// behind, and in the destructor. Up to 16 boxes of an image that lies in device memory take no
+// memory of this object's at all, so that such calls can be captured into a CUDA graph.
 class Preprocessor {
  public:
   // Throws DeviceError where there is no driver or no device.

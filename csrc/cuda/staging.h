@@ -42,9 +42,9 @@ class Staging {
       check(cudaStreamWaitEvent(stream, passed_.get(), 0), "cudaStreamWaitEvent");
     }
     Entry& entry = entries_[next_];
-    check(cudaMemcpyAsync(device_.data(), entry.pinned.data(), bytes, cudaMemcpyHostToDevice,
-                          stream),
-          "cudaMemcpyAsync");
+    check(
+        cudaMemcpyAsync(device_.data(), entry.pinned.data(), bytes, cudaMemcpyHostToDevice, stream),
+        "cudaMemcpyAsync");
     check(cudaEventRecord(entry.copied.get(), stream), "cudaEventRecord");
     next_ = (next_ + 1) % kDepth;
     used(stream);

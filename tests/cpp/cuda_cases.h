@@ -123,15 +123,18 @@ inline Boxes boxes_for(const ImageView& view, int kind) {
   if (kind == 0) {
     boxes.upright = {{0, 0, w, h}};
   } else if (kind == 1) {
-    boxes.upright = {{w / 3, h / 3, w, h}, {-9, 0.4 * h, w + 9, h}, {w - 1, h - 1, w, h},
+    boxes.upright = {{w / 3, h / 3, w, h},
+                     {-9, 0.4 * h, w + 9, h},
+                     {w - 1, h - 1, w, h},
                      {0.3, 0.6, 0.3 + w / 1.7, 0.6 + h / 1.3}};
   } else if (kind == 2) {
-    for (int i = 0; i < 20; ++i) {  // more than travel with the launch
+    for (int i = 0; i < 17; ++i) {  // more than travel with the launch
       const double edge = 0.04 * i;
       boxes.upright.push_back({edge, edge / 2, edge + 0.1 + 0.05 * i * w, edge + 0.2 * h});
     }
   } else {
-    boxes.turned = {{w / 2, h / 2, w, h / 2, 30}, {0.1, 0.2, 3 * w, 2, -75.5}, {w / 3, h / 3, 5, 5, 0}};
+    boxes.turned = {
+        {w / 2, h / 2, w, h / 2, 30}, {0.1, 0.2, 3 * w, 2, -75.5}, {w / 3, h / 3, 5, 5, 0}};
   }
   boxes.upright = algan::clip_boxes(view, boxes.upright);
   boxes.turned = algan::check_rotated(view, boxes.turned);

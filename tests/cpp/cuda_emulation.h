@@ -34,8 +34,7 @@
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
   constexpr dim3() = default;
-  constexpr dim3(unsigned width, unsigned height, unsigned depth)
-      : x(width), y(height), z(depth) {}
+  constexpr dim3(unsigned width, unsigned height, unsigned depth) : x(width), y(height), z(depth) {}
 };
 
 inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -102,7 +101,8 @@ inline void run_everything() {
   for (Stream* stream : runtime().streams) stream->run_until(stream->added);
 }
 
-// ---- threads of a block ---------------------------------------------------------------------------
+// ---- threads of a block
+// ---------------------------------------------------------------------------
 
 inline thread_local std::jmp_buf at_barrier;
 inline thread_local bool stops_at_barrier, some_stopped;
@@ -131,7 +131,7 @@ void run_block(const Kernel& kernel) {
 
 template <typename Kernel>
 void run_grid(const Kernel& kernel, dim3 grid, dim3 block) {
-  constexpr unsigned kThreads = 3;
+  constexpr unsigned kThreads = 2;
   const auto run_share = [&](unsigned share) {
     gridDim = grid;
     blockDim = block;
@@ -157,7 +157,8 @@ inline void __syncthreads() {
   if (emulation::stops_at_barrier) std::longjmp(emulation::at_barrier, 1);
 }
 
-// ---- the runtime's calls --------------------------------------------------------------------------
+// ---- the runtime's calls
+// --------------------------------------------------------------------------
 
 inline const char* cudaGetErrorString(cudaError_t code) {
   return code == cudaSuccess             ? "no error"

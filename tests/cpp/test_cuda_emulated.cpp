@@ -160,9 +160,9 @@ void check_lifetimes() {
 
 void check_reserved_memory_never_waits() {
   Preprocessor preprocessor;
-  preprocessor.reserve(30 * 40 * 3, 20);
+  preprocessor.reserve(30 * 40 * 3, 17);
   const int before = emulation::runtime().waits;
-  Bytes out(cases::bytes_of(kSpec, Format{}, 20));
+  Bytes out(cases::bytes_of(kSpec, Format{}, 17));
   for (int i = 0; i < 3; ++i) {
     const Image image(30, 40, algan::PixelFormat::kBgr8, false, 0, false, 1);
     const algan::ImageView view = preprocessor.upload(image.view, nullptr);

@@ -32,9 +32,9 @@ void check_format(algan::cuda::Preprocessor& preprocessor, algan::PixelFormat pi
   boxes.turned.empty() ? preprocessor.run(view, boxes.upright, spec, slots, stream.get())
                        : preprocessor.run(view, boxes.turned, spec, slots, stream.get());
   std::vector<std::uint8_t> got(want.size());
-  algan::cuda::check(cudaMemcpyAsync(got.data(), out.data(), got.size(), cudaMemcpyDeviceToHost,
-                                     stream.get()),
-                     "cudaMemcpyAsync");
+  algan::cuda::check(
+      cudaMemcpyAsync(got.data(), out.data(), got.size(), cudaMemcpyDeviceToHost, stream.get()),
+      "cudaMemcpyAsync");
   algan::cuda::check(cudaStreamSynchronize(stream.get()), "cudaStreamSynchronize");
   CHECK(got == want);
 }

@@ -13,8 +13,8 @@ namespace algan {
 // One axis of an upright crop; positions are relative to the crop's first source pixel.
 struct AxisSampling {
   double begin;
-  double step;          // source pixels per output
-  std::int32_t extent;  // source pixels of the crop
+  double step;           // source pixels per output
+  std::int32_t extent;   // source pixels of the crop
   std::int32_t shrinks;  // area taps, else bilinear
 };
 
@@ -36,10 +36,10 @@ struct BoxSampling {
 
 // What becomes of a sample, for all boxes of a call.
 struct Normalisation {
-  float scale[3];       // RGB: 1 / (255 std)
-  float bias[3];        // RGB: -mean / std
-  float pad_level;      // beside a letterboxed crop
-  std::int32_t planes;  // 3 to 5
+  float scale[3];               // RGB: 1 / (255 std)
+  float bias[3];                // RGB: -mean / std
+  float pad_level;              // beside a letterboxed crop
+  std::int32_t planes;          // 3 to 5
   std::int32_t mean_is_fourth;  // the mean without the maximum
 };
 
@@ -56,8 +56,8 @@ inline Normalisation normalisation_of(const InputSpec& spec, Element element) {
   return n;
 }
 
-// The pixels of a crop, as they lie there. `load` gives all channels of a pixel, RGB or one grey, and the
-// call operator one of them, as rotated_pixel() wants it.
+// The pixels of a crop, as they lie there. `load` gives all channels of a pixel, RGB or one grey,
+// and the call operator one of them, as rotated_pixel() wants it.
 struct ColourPixels {
   static constexpr int kChannels = 3;
   const std::uint8_t* source;
@@ -148,7 +148,8 @@ ALGAN_HD void sum_pixel(const Pixels& pixels, const Tap& row, const Tap& column,
   float sum[Pixels::kChannels], last[Pixels::kChannels];
   sum_rows(pixels, column.start, row, sum);
   sum_rows(pixels, column.start + column.count - 1, row, last);
-  for (int c = 0; c < Pixels::kChannels; ++c) sum[c] = column.first * sum[c] + column.last * last[c];
+  for (int c = 0; c < Pixels::kChannels; ++c)
+    sum[c] = column.first * sum[c] + column.last * last[c];
   for (std::int32_t k = 1; k < column.count - 1; ++k) {
     float middle[Pixels::kChannels];
     sum_rows(pixels, column.start + k, row, middle);
