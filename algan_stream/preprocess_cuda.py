@@ -78,8 +78,8 @@ class CudaPreprocessor:
     def __init__(self) -> None:
         if not _core.has_cuda:
             raise EngineError(
-                "CudaPreprocessor: expected a build with CUDA, got one without; put nvcc on the PATH and build "
-                "again: pip install --no-build-isolation -C cmake.define.ALGAN_CUDA=ON ."
+                "CudaPreprocessor: expected a build with CUDA, got one without; put nvcc on the PATH and "
+                "build again: pip install --no-build-isolation -C cmake.define.ALGAN_CUDA=ON ."
             )
         try:
             self._native = _core.CudaPreprocessor()
@@ -123,9 +123,9 @@ class CudaPreprocessor:
         Args:
             out: As for `algan_stream.preprocess.preprocess_into`, but in device memory. Must stay until the
                 stream has passed.
-            image: In host memory, as for `algan_stream.preprocess.preprocess`: it is read before this returns,
-                and copied by way of pinned memory. Or in device memory, of the same shapes and strides: it
-                must stay until the stream has passed.
+            image: In host memory, as for `algan_stream.preprocess.preprocess`: it is read before this
+                returns, and copied by way of pinned memory. Or in device memory, of the same shapes and
+                strides: it must stay until the stream has passed.
             spec: As for `preprocess`.
             pixel_format: As for `preprocess`.
             boxes: As for `preprocess`; in host memory, at most 65535.
@@ -133,9 +133,9 @@ class CudaPreprocessor:
             layout: Order of an image's axes in `out`.
             mask: As for `preprocess`; in host or device memory, like the image.
             yuv: As for `preprocess`.
-            stream: Handle of the CUDA stream, e.g. `torch.cuda.current_stream().cuda_stream`, `.ptr` of CuPy's,
-                `.handle` of pycuda's; 0 is the legacy default stream. What wrote `image`, and what last read
-                `out`, must be ordered before it: the arrays' own streams are not looked at.
+            stream: Handle of the CUDA stream, e.g. `torch.cuda.current_stream().cuda_stream`, `.ptr` of
+                CuPy's, `.handle` of pycuda's; 0 is the legacy default stream. What wrote `image`, and what
+                last read `out`, must be ordered before it: the arrays' own streams are not looked at.
 
         Returns:
             Number of slots that will be written.

@@ -104,7 +104,10 @@ def test_what_fits_is_taken():
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        (np.zeros((4, 5, 8, 6), np.float32), "out: expected .* in device memory, got a ndarray .*DeviceArray"),
+        (
+            np.zeros((4, 5, 8, 6), np.float32),
+            "out: expected .* in device memory, got a ndarray .*DeviceArray",
+        ),
         (None, "out: expected .* in device memory, got a NoneType"),
         (DeviceArray(ADDRESS, (4, 5, 6, 8), np.float32), r"\(M, 5, 8, 6\), got float32 \(4, 5, 6, 8\)"),
         (DeviceArray(ADDRESS, (5, 8, 6), np.float32), r"got float32 \(5, 8, 6\)"),
@@ -151,5 +154,5 @@ def test_unusable_images_and_options_are_refused(image, options, message):
 
 
 def test_the_processors_face_sends_device_memory_away():
-    with pytest.raises(InputError, match="out: .* on a device; copy it to the host"):
+    with pytest.raises(InputError, match=r"out: .* on a device; copy it to the host"):
         preprocess_into(OUT, HOST_IMAGE, SPEC)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Preprocessing on a GPU against the processor's scalar path: equal bit by bit; skipped, saying why, without."""
+"""Preprocessing on a GPU, equal bit by bit to the processor's scalar path; without one these say why not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ PLAIN = {"bgr8": 3, "rgb8": 3, "bgra8": 4, "rgba8": 4, "yuyv": 2, "uyvy": 2}
 FORMATS = [*PLAIN, "grey8", "grey16", "bayer_rggb8", "bayer_bggr8", "bayer_grbg8", "bayer_gbrg8"]
 FORMATS += ["nv12", "nv21", "i420"]
 
-UPRIGHT = np.array([[0, 0, 64, 48], [3.25, 7.75, 41.5, 29.125], [-9, 20, 80, 48], [63, 47, 64, 48]], np.float32)
+UPRIGHT = np.array(
+    [[0, 0, 64, 48], [3.25, 7.75, 41.5, 29.125], [-9, 20, 80, 48], [63, 47, 64, 48]], np.float32
+)
 TURNED = np.array([[32, 24, 64, 20, 30], [1, 2, 90, 3, -75.5]], np.float64)
 MANY = np.array([[i, i / 3, i + 1.5 + i / 2, i / 3 + 20] for i in range(30)], np.float64)
 
