@@ -144,6 +144,9 @@ def test_it_can_be_captured_into_a_graph(preprocessor: CudaPreprocessor) -> None
     host = make_image("bgr8")
     image = torch.from_numpy(host).cuda()
     out = torch.zeros((4, *spec.shape), device="cuda")
+    preprocessor.preprocess_into(out, image, spec, boxes=UPRIGHT)  # loads the kernel, which a capture may not
+    torch.cuda.synchronize()
+    out.zero_()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         stream = torch.cuda.current_stream().cuda_stream
