@@ -84,7 +84,6 @@ void check_formats() {
               algan::InputSpec spec = variety.spec(output[0], output[1]);
               spec.downscale = filter;
               const Format format = variety.format();
-              // uint8 with pooled channels wants one normalisation for all.
               check_same(preprocessor, image, boxes, spec, format, variety.uploaded());
             }
           }
