@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # The build's tools (cmake, ninja, clang-format) come from the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
-NATIVE := CMakeLists.txt $(shell find csrc -type f)
+NATIVE := CMakeLists.txt $(shell find cmake csrc -type f)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo demo-solar test cpp-test cpp-package lint format bench asan tsan fuzz sdist \

@@ -38,3 +38,38 @@ def _force_simd(name: str) -> None: ...
 def _stream(
     image: npt.NDArray[np.uint8], runs: npt.NDArray[np.int64], out: npt.NDArray[np.uint8]
 ) -> None: ...
+
+has_cuda: bool
+
+# Only where has_cuda.
+@final
+class CudaPreprocessor:
+    def __init__(self) -> None: ...
+    def reserve(self, *, image_bytes: int, boxes: int) -> None: ...
+    def preprocess_into(
+        self,
+        out: Any,
+        image: Any,
+        spec: Spec,
+        *,
+        pixel_format: str,
+        boxes: npt.NDArray[np.float32] | npt.NDArray[np.float64] | None,
+        first_slot: int,
+        layout: str,
+        mask: Any | None,
+        yuv: str,
+        stream: int,
+    ) -> int: ...
+
+def _check_cuda_request(
+    out: Any,
+    image: Any,
+    spec: Spec,
+    *,
+    pixel_format: str,
+    boxes: npt.NDArray[np.float32] | npt.NDArray[np.float64] | None,
+    first_slot: int,
+    layout: str,
+    mask: Any | None,
+    yuv: str,
+) -> int: ...

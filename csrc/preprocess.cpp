@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "algan/geometry.h"
+#include "algan/sample.h"
 #include "cpu/axis_plan.h"
 #include "cpu/dispatch.h"
 #include "cpu/padding.h"
@@ -40,14 +41,13 @@ class Run {
     job_.convert = !image.plain();
     job_.channels = image.grey() ? 1 : 3;
     job_.pixel = job_.convert ? job_.channels : image.pixel_bytes();
-    const bool bgr = image.format == PixelFormat::kBgr8 || image.format == PixelFormat::kBgra8;
-    job_.red_plane = bgr ? 2 : 0;
-    job_.planes = static_cast<std::int32_t>(spec.channels());
-    job_.mean_is_fourth = spec.pooled == Pooled::kMean;
+    job_.red_plane = image.red_first() ? 0 : 2;
+    const Normalisation n = normalisation_of(spec, slots.element);
+    job_.planes = n.planes;
+    job_.mean_is_fourth = n.mean_is_fourth != 0;
     for (std::size_t c = 0; c < 3; ++c) {
-      const bool raw = slots.element == Element::kUint8;  // the network normalises
-      job_.scale[c] = raw ? 1.0F : static_cast<float>(1.0 / (255.0 * spec.std[c]));
-      job_.bias[c] = raw ? 0.0F : static_cast<float>(-spec.mean[c] / spec.std[c]);
+      job_.scale[c] = n.scale[c];
+      job_.bias[c] = n.bias[c];
     }
   }
 

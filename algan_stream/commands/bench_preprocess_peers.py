@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -97,8 +98,8 @@ def _blob(case: Case) -> Peer:
 
 def _torchvision(case: Case) -> Peer:
     """Its functional transforms on uint8 tensors; `antialias` is its filter for shrinking."""
-    import torch
-    from torchvision.transforms.v2 import functional
+    torch: Any = importlib.import_module("torch")
+    functional: Any = importlib.import_module("torchvision.transforms.v2.functional")
 
     torch.set_num_threads(1)
     to_bgr, size = _to_bgr(case), [case.side_px, case.side_px]

@@ -10,5 +10,6 @@ namespace algan::bindings {
 void bind_errors(py::module_& m);
 void bind_preprocess(py::module_& m);
 void bind_stream(py::module_& m);
+void bind_cuda(py::module_& m);  // only where ALGAN_HAS_CUDA is defined
 
 }  // namespace algan::bindings

@@ -10,6 +10,9 @@ void bind_errors(py::module_&) {
     } catch (const InputError& e) {
       const py::object type = py::module_::import("algan_stream.errors").attr("InputError");
       PyErr_SetString(type.ptr(), e.what());
+    } catch (const DeviceError& e) {
+      const py::object type = py::module_::import("algan_stream.errors").attr("EngineError");
+      PyErr_SetString(type.ptr(), e.what());
     }
   });
 }

@@ -1,25 +1,16 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <cmath>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "algan/error.h"
 #include "algan/preprocess.h"
 #include "bind.h"
-#include "image_arg.h"
-#include "numpy_view.h"
+#include "request.h"
 
 namespace algan::bindings {
 namespace {
-
-// What a Spec of Python holds: the core's, and what reading an image needs.
-struct Spec {
-  InputSpec input;
-  std::int32_t white_level;
-};
 
 template <typename Value, std::size_t kCount>
 Value named(const std::string& field, const std::string& name,
@@ -57,23 +48,15 @@ std::size_t preprocess_into(const py::object& out, const py::object& image, cons
                             const std::string& format, const py::object& boxes,
                             py::ssize_t first_slot, const std::string& layout,
                             const py::object& mask, const std::string& yuv) {
-  const auto masked = static_cast<std::uint8_t>(std::lround(spec.input.pad_level));
-  const ImageArg arg = view_image(
-      image, ImageOptions{pixel_format(format), yuv_range(yuv), spec.white_level, masked}, mask);
-  const Boxes found = read_boxes(boxes, arg.view, spec.input.box_margin);
-  SlotsView view = view_slots(out, spec.input, layout);
-  const auto first = static_cast<std::size_t>(first_slot);
-  if (first_slot < 0 || first > view.count || found.size() > view.count - first) {
-    throw InputError("out: expected room for " + std::to_string(found.size()) +
-                     " outputs from first_slot " + std::to_string(first_slot) + ", got " +
-                     std::to_string(view.count) + " slots");
-  }
-  view.slots.data = static_cast<std::uint8_t*>(view.slots.data) +
-                    first * spec.input.slot_elements() * view.slots.element_bytes();
+  const Request request =
+      read_request(out, image, spec, boxes, mask, CallOptions{format, first_slot, layout, yuv},
+                   Places{Memory::kHost, Memory::kHost});
+  const Boxes& found = request.boxes;
+  const ImageView& view = request.image.view;
   {
     const py::gil_scoped_release unlocked;  // `out`, `image` and `mask` are held by the caller
-    found.are_turned ? preprocess(arg.view, found.turned, spec.input, view.slots)
-                     : preprocess(arg.view, found.upright, spec.input, view.slots);
+    found.are_turned ? preprocess(view, found.turned, spec.input, request.slots)
+                     : preprocess(view, found.upright, spec.input, request.slots);
   }
   return found.size();
 }

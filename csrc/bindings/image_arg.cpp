@@ -64,8 +64,8 @@ std::string hint(const py::array& image, const FormatEntry& format) {
   return "";
 }
 
-py::array checked_array(const py::object& object, const FormatEntry& format) {
-  py::array image = as_array(object, "image", format.wanted);
+py::array checked_array(const py::object& object, const FormatEntry& format, Memory memory) {
+  py::array image = as_array(object, "image", format.wanted, memory);
   const bool sixteen = format.format == PixelFormat::kGrey16;
   if (sixteen ? !has_dtype<std::uint16_t>(image) : !has_dtype<std::uint8_t>(image)) {
     const std::string how = sixteen ? "; use .astype(np.uint16)"
@@ -125,8 +125,9 @@ void view_stacked(ImageArg& arg, const py::array& image) {
   view.chroma_v = planar ? view.chroma + view.height_px / 2 * view.chroma_stride : nullptr;
 }
 
-py::array chroma_plane(const py::object& object, const ImageView& view, py::ssize_t width) {
-  py::array plane = as_array(object, "image", kPlanar);
+py::array chroma_plane(const py::object& object, const ImageArg& arg, py::ssize_t width) {
+  const ImageView& view = arg.view;
+  py::array plane = as_array(object, "image", kPlanar, arg.memory);
   const py::ssize_t height = view.height_px / 2;
   // NV12's pairs may also be an axis of their own.
   const bool pairs = plane.ndim() == 3 && plane.shape(2) == 2 && width == view.width_px;
@@ -149,7 +150,7 @@ void view_planes(ImageArg& arg, const py::tuple& planes) {
                      std::string(planar ? "three planes (Y, U, V)" : "two planes (Y, colours)") +
                      ", got " + std::to_string(planes.size()));
   }
-  const py::array luma = checked_array(planes[0], entry(view.format));
+  const py::array luma = checked_array(planes[0], entry(view.format), arg.memory);
   check_neighbours(luma, 1);
   view.data = bytes_of(luma);
   view.height_px = luma.shape(0);
@@ -158,7 +159,7 @@ void view_planes(ImageArg& arg, const py::tuple& planes) {
   arg.owners.push_back(luma);
   const py::ssize_t width = planar ? view.width_px / 2 : view.width_px;
   for (std::size_t i = 1; i < planes.size(); ++i) {
-    const py::array plane = chroma_plane(planes[i], view, width);
+    const py::array plane = chroma_plane(planes[i], arg, width);
     if (i == 2 && plane.strides(0) != view.chroma_stride) {
       throw InputError("image: expected U and V planes of the same row stride");
     }
@@ -173,7 +174,7 @@ void view_mask(ImageArg& arg, const py::object& object, std::uint8_t masked) {
   ImageView& view = arg.view;
   const std::string wanted =
       "a uint8 or bool array " + two(view.height_px, view.width_px) + " like the image";
-  const py::array mask = as_array(object, "mask", wanted);
+  const py::array mask = as_array(object, "mask", wanted, arg.memory);
   const bool right_type = has_dtype<std::uint8_t>(mask) || has_dtype<bool>(mask);
   const bool right_shape =
       mask.ndim() == 2 && mask.shape(0) == view.height_px && mask.shape(1) == view.width_px;
@@ -211,8 +212,10 @@ YuvRange yuv_range(const std::string& name) {
   throw InputError("yuv: expected bt601, bt601_full, bt709 or bt709_full, got \"" + name + "\"");
 }
 
-ImageArg view_image(const py::object& object, const ImageOptions& options, const py::object& mask) {
+ImageArg view_image(const py::object& object, const ImageOptions& options, const py::object& mask,
+                    Memory memory) {
   ImageArg arg{};
+  arg.memory = memory;
   ImageView& view = arg.view;
   view.format = options.format;
   view.yuv = options.yuv;
@@ -220,7 +223,7 @@ ImageArg view_image(const py::object& object, const ImageOptions& options, const
   if (is_planar(options.format) && py::isinstance<py::tuple>(object)) {
     view_planes(arg, py::reinterpret_borrow<py::tuple>(object));
   } else {
-    const py::array image = checked_array(object, entry(options.format));
+    const py::array image = checked_array(object, entry(options.format), memory);
     view.data = bytes_of(image);
     view.row_stride = image.strides(0);
     view.height_px = image.shape(0);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "algan/image_view.h"
+#include "numpy_view.h"
 
 namespace py = pybind11;
 
@@ -27,10 +28,13 @@ YuvRange yuv_range(const std::string& name);
 struct ImageArg {
   ImageView view;
   std::vector<py::array> owners;
+  Memory memory = Memory::kHost;
 };
 
 // One array, or for nv12, nv21 and i420 also a tuple of their planes; `mask` is None or uint8 or
 // bool (H, W). Throws InputError unless pixels of a row are neighbours and the size fits.
-ImageArg view_image(const py::object& image, const ImageOptions& options, const py::object& mask);
+// Image and mask both lie in `memory`.
+ImageArg view_image(const py::object& image, const ImageOptions& options, const py::object& mask,
+                    Memory memory);
 
 }  // namespace algan::bindings

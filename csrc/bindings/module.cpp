@@ -7,4 +7,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   algan::bindings::bind_errors(m);
   algan::bindings::bind_preprocess(m);
   algan::bindings::bind_stream(m);
+#if defined(ALGAN_HAS_CUDA)
+  algan::bindings::bind_cuda(m);
+  m.attr("has_cuda") = true;
+#else
+  m.attr("has_cuda") = false;
+#endif
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "algan/error.h"
+#include "device_array.h"
 
 namespace algan::bindings {
 namespace {
@@ -49,9 +50,11 @@ std::string describe(const py::array& array) {
   return text + (array.ndim() == 1 ? ",)" : ")");
 }
 
-py::array as_array(const py::object& object, const std::string& name, const std::string& wanted) {
+py::array as_array(const py::object& object, const std::string& name, const std::string& wanted,
+                   Memory memory) {
+  if (memory == Memory::kDevice) return device_array(object, name, wanted);
   if (py::isinstance<py::array>(object)) return py::reinterpret_borrow<py::array>(object);
-  const bool on_gpu = py::hasattr(object, "__cuda_array_interface__");
+  const bool on_gpu = is_device_array(object);
   const bool has_dlpack = py::hasattr(object, "__dlpack__");
   if (on_gpu || (has_dlpack && !on_host(object))) {
     throw InputError(name + ": expected " + wanted + " in host memory, got a " + type_name(object) +
@@ -106,14 +109,15 @@ Boxes read_boxes(const py::object& object, const ImageView& image, double margin
   return read;
 }
 
-SlotsView view_slots(const py::object& object, const InputSpec& spec, const std::string& layout) {
+SlotsView view_slots(const py::object& object, const InputSpec& spec, const std::string& layout,
+                     Memory memory) {
   const Layout order = read_layout(layout);
   const std::string channels = std::to_string(spec.channels());
   const std::string size = std::to_string(spec.height_px) + ", " + std::to_string(spec.width_px);
   const bool first = order == Layout::kNchw;
   const std::string wanted = "a C-contiguous, writeable float32, float16 or uint8 array (M, " +
                              (first ? channels + ", " + size : size + ", " + channels) + ")";
-  py::array out = as_array(object, "out", wanted);
+  py::array out = as_array(object, "out", wanted, memory);
   const auto planes = static_cast<py::ssize_t>(spec.channels());
   const bool right_shape = out.ndim() == 4 && out.shape(first ? 1 : 3) == planes &&
                            out.shape(first ? 2 : 1) == spec.height_px &&
@@ -123,11 +127,12 @@ SlotsView view_slots(const py::object& object, const InputSpec& spec, const std:
   const bool c_order = (out.flags() & py::array::c_style) != 0;
   const bool aligned = reinterpret_cast<std::uintptr_t>(out.data()) % slots.element_bytes() == 0;
   if (!c_order || !out.writeable() || !aligned) {
-    throw InputError("out: expected " + wanted + ", got one that is " +
-                     (!out.writeable() ? "read-only"
-                      : c_order        ? "not aligned"
-                                       : "not C-contiguous") +
-                     "; make it with np.empty()");
+    throw InputError(
+        "out: expected " + wanted + ", got one that is " +
+        (!out.writeable() ? "read-only"
+         : c_order        ? "not aligned"
+                          : "not C-contiguous") +
+        (memory == Memory::kHost ? "; make it with np.empty()" : "; make a new one on the device"));
   }
   slots.data = out.mutable_data();
   check_slots(spec, slots);

@@ -1,4 +1,4 @@
-// NumPy arrays as the core's views, without copies; throws InputError for what cannot be viewed.
+// Arrays as the core's views, without copies; throws InputError for what cannot be viewed.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -13,9 +13,12 @@ namespace py = pybind11;
 
 namespace algan::bindings {
 
+enum class Memory { kHost, kDevice };
+
 // An array of the caller's in host memory: NumPy's own, or anything that offers __dlpack__ or
-// __array_interface__. `wanted` completes "expected ...".
-py::array as_array(const py::object& object, const std::string& name, const std::string& wanted);
+// __array_interface__. In device memory: see device_array.h. `wanted` completes "expected ...".
+py::array as_array(const py::object& object, const std::string& name, const std::string& wanted,
+                   Memory memory = Memory::kHost);
 
 // "uint8 (480, 640, 3)".
 std::string describe(const py::array& array);
@@ -44,6 +47,7 @@ struct SlotsView {
   std::size_t count;
 };
 
-SlotsView view_slots(const py::object& out, const InputSpec& spec, const std::string& layout);
+SlotsView view_slots(const py::object& out, const InputSpec& spec, const std::string& layout,
+                     Memory memory);
 
 }  // namespace algan::bindings

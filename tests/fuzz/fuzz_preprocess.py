@@ -2,11 +2,11 @@
 
     make fuzz [MINUTES=10]
 
-builds the extension with AddressSanitizer and UndefinedBehaviorSanitizer and runs this. A crash, a sanitizer's
-report or a finding ends it with an exit code other than 0; the file `--last-seed` then holds the case's seed,
-which `--seed N --cases 1` repeats. What counts as a finding: an exception other than those that bad arguments
-may raise, a write outside the slots that were asked for, an output that is not a finite number, or paths that
-disagree.
+builds the extension with AddressSanitizer and UndefinedBehaviorSanitizer and runs this. A crash, a
+sanitizer's report or a finding ends it with an exit code other than 0; the file `--last-seed` then holds the
+seed of the case, which `--seed N --cases 1` repeats. What counts as a finding: an exception other than those
+that bad arguments may raise, a write outside the slots that were asked for, an output that is not a finite
+number, or paths that disagree.
 """
 
 import argparse

@@ -15,4 +15,10 @@ class InputError : public std::invalid_argument {
   explicit InputError(const std::string& message) : std::invalid_argument(message) {}
 };
 
+// A call of the CUDA runtime failed; the message begins with its name.
+class DeviceError : public std::runtime_error {
+ public:
+  explicit DeviceError(const std::string& message) : std::runtime_error(message) {}
+};
+
 }  // namespace algan

@@ -75,6 +75,11 @@ struct ImageView {
     }
   }
 
+  /// Of colour that is not converted: whether red comes before blue.
+  ALGAN_HD bool red_first() const {
+    return format != PixelFormat::kBgr8 && format != PixelFormat::kBgra8;
+  }
+
   /// Whether rows are filtered where they lie; all others are first brought to RGB or grey bytes.
   ALGAN_HD bool plain() const {
     return mask == nullptr && (format == PixelFormat::kBgr8 || format == PixelFormat::kRgb8 ||

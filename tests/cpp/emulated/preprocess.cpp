@@ -1,0 +1,2 @@
+// The kernels' source as C++.
+#include "cuda/preprocess.cu"  // NOLINT(bugprone-suspicious-include)
