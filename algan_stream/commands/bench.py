@@ -50,8 +50,11 @@ def preprocess(
     from algan_stream.commands.bench_preprocess_cases import full_list, short_list
 
     cases = [case for case in (full_list() if full else short_list()) if only in case.name]
-    measured = rows(cases, seconds, fresh_frames=fresh_frames, warm_heap=warm_heap)
-    _report(lambda: list(measured), json_)
+    measured: list[Row] = []
+    for row in rows(cases, seconds, fresh_frames=fresh_frames, warm_heap=warm_heap):
+        measured.append(row)
+        _write(measured, json_)  # as it grows: the full list takes a quarter of an hour
+    Console().print(_by_case(measured))
 
 
 @app.command()
@@ -92,10 +95,26 @@ def _bundle(path: str | None) -> Iterator[Bundle]:
         yield reference_bundle(Path(folder))
 
 
-def _report(measure: Callable[[], list[Row]], json_: Path | None) -> None:
-    measured = measure()
+def _write(measured: list[Row], json_: Path | None) -> None:
     if json_ is not None:
         json_.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=1) + b"\n")
+
+
+def _by_case(measured: list[Row]) -> Table:
+    """One row for each case, one column for each peer: how many times our time it takes."""
+    peers = list(dict.fromkeys(row["peer"] for row in measured))
+    subject = measured[0]["subject"] if measured else ""
+    table = Table("case", subject, *peers)
+    ratios = {(row["case"], row["peer"]): row["ratio"] for row in measured}
+    for case, ours in {row["case"]: row["value"] for row in measured}.items():
+        cells = [f"{ratios[case, peer]:.2f}×" if (case, peer) in ratios else "" for peer in peers]
+        table.add_row(case, f"{ours:.4g} ms", *cells)
+    return table
+
+
+def _report(measure: Callable[[], list[Row]], json_: Path | None) -> None:
+    measured = measure()
+    _write(measured, json_)
     table = Table("case", "subject", "value", "peer", "peer's value", "ratio")
     for row in measured:
         unit = row["unit"]

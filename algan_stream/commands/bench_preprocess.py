@@ -27,8 +27,7 @@ from algan_stream.preprocess import active_simd, empty_slots, preprocess_into
 Frame = npt.NDArray[Any]
 
 FRESH_FRAMES = 8
-WARM_UP_ROUNDS = 2
-LEAST_ROUNDS = 5
+LEAST_ROUNDS = 3
 
 
 def rows(
@@ -100,9 +99,11 @@ def _interleaved_medians_ms(
     scene = frames[0].copy()
     buffers = itertools.cycle(frames)
     fresh = len(frames) > 1
-    begin = time.perf_counter()
+    begin = float("inf")
     for round_ in itertools.count():
-        if round_ >= WARM_UP_ROUNDS + LEAST_ROUNDS and time.perf_counter() - begin > seconds:
+        now = time.perf_counter()
+        begin = now if round_ == 1 else begin  # the first round warms up
+        if round_ > LEAST_ROUNDS and now - begin > seconds:
             break
         for subject, measured in zip(subjects, times, strict=True):
             frame = next(buffers)
@@ -110,6 +111,6 @@ def _interleaved_medians_ms(
                 np.copyto(frame, scene)
             start = time.perf_counter()
             subject(frame)
-            if round_ >= WARM_UP_ROUNDS:
+            if round_ > 0:
                 measured.append((time.perf_counter() - start) * 1e3)
     return [statistics.median(measured) for measured in times]
