@@ -2,8 +2,8 @@
 
     python benchmarks/preprocess_table.py FILE
 
-For each group of cases: our time over the floor's, the least and the largest, and how many times ours each peer
-takes, at least. Names of cases where a peer is faster are printed below, if there are any.
+For each group of cases: our time over the floor's, the least and the largest, and how many times ours each
+peer takes, at least. Cases where a peer is faster are named below, if there are any.
 """
 
 import json
