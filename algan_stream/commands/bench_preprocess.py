@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from algan_stream import _core
 from algan_stream.commands.bench_preprocess_cases import Case
-from algan_stream.commands.bench_preprocess_peers import peers
+from algan_stream.commands.bench_preprocess_peers import MODULES, peers
 from algan_stream.preprocess import active_simd, empty_slots, preprocess_into
 
 Frame = npt.NDArray[Any]
@@ -48,8 +48,11 @@ def rows(
         `unit`), `peer`, and `ratio` = peer_value / value, above 1 where this core is faster. The peer `floor`
         reads the bytes that the outputs depend on and writes the outputs, once each.
     """
+    # Each process is a copy of one that has imported everything and measured nothing.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *MODULES])
     for case in cases:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        with ProcessPoolExecutor(1, context) as process:
             yield from process.submit(_measure, case, seconds, fresh_frames, warm_heap).result()
 
 

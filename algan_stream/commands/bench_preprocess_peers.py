@@ -17,6 +17,10 @@ Planes = npt.NDArray[np.float32]
 Peer = Callable[[Any], object]
 
 
+#: What the peers import, as far as it is installed.
+MODULES = ("cv2", "torchvision.transforms.v2", "albumentations", "kornia_rs", "nvidia.dali")
+
+
 def peers(case: Case) -> dict[str, Peer]:
     """The peers that are installed, each a function of a frame in the camera's format."""
     known: dict[str, tuple[str, Callable[[Case], Peer]]] = {
