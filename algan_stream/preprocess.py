@@ -98,6 +98,7 @@ def preprocess(
     boxes: Boxes | None = None,
     mask: Mask | None = None,
     yuv: Yuv = "bt601",
+    threads: int = 1,
 ) -> npt.NDArray[np.float32]:
     """Turn an image, or boxes of it, into new network input.
 
@@ -115,6 +116,7 @@ def preprocess(
             its last pixels repeat. None for the whole image.
         mask: uint8 or bool (H, W): pixels where it is 0 are read as `spec.pad_level`.
         yuv: Matrix and range of YUV formats.
+        threads: Share the boxes out among at most so many threads, the calling one among them.
 
     Returns:
         float32 (N, C, height_px, width_px), C order; N is 1 for the whole image, C as in
@@ -131,7 +133,9 @@ def preprocess(
     """
     count = len(boxes) if isinstance(boxes, np.ndarray) and boxes.ndim > 0 else 1
     out = empty_slots(count, spec)
-    preprocess_into(out, image, spec, pixel_format=pixel_format, boxes=boxes, mask=mask, yuv=yuv)
+    preprocess_into(
+        out, image, spec, pixel_format=pixel_format, boxes=boxes, mask=mask, yuv=yuv, threads=threads
+    )
     return out
 
 
@@ -146,11 +150,12 @@ def preprocess_into(
     layout: Layout = "nchw",
     mask: Mask | None = None,
     yuv: Yuv = "bt601",
+    threads: int = 1,
 ) -> int:
     """Turn an image, or boxes of it, into slots of a buffer that exists; allocates nothing large.
 
-    Releases the GIL while it works and starts no threads. Several threads may write to different
-    slots of one buffer at once.
+    Releases the GIL while it works and starts no threads unless asked to. Several threads may write to
+    different slots of one buffer at once.
 
     Args:
         out: (M, C, height_px, width_px), or (M, height_px, width_px, C) for `nhwc`; C-contiguous and
@@ -164,6 +169,7 @@ def preprocess_into(
         layout: Order of an image's axes in `out`.
         mask: As for `preprocess`.
         yuv: As for `preprocess`.
+        threads: As for `preprocess`.
 
     Returns:
         Number of slots written.
@@ -181,6 +187,7 @@ def preprocess_into(
         layout=layout,
         mask=mask,
         yuv=yuv,
+        threads=threads,
     )
 
 

@@ -7,6 +7,7 @@
 #include "cpu/axis_plan.h"
 #include "cpu/dispatch.h"
 #include "cpu/padding.h"
+#include "cpu/share_out.h"
 #include "cpu/workspace.h"
 
 namespace algan {
@@ -27,14 +28,17 @@ const std::uint8_t* readable_end(const ImageView& image) {
 // One call: what all its boxes have in common, and where the next slot is.
 class Run {
  public:
-  Run(const ImageView& image, const InputSpec& spec, const Slots& slots, std::size_t count)
+  // For boxes from `first` of `count` on.
+  Run(const ImageView& image, const InputSpec& spec, const Slots& slots, std::size_t count,
+      std::size_t first)
       : image_(image),
         spec_(spec),
         slots_(slots),
         area_(spec.downscale == Downscale::kArea),
         direct_(slots.element == Element::kFloat32 && slots.layout == Layout::kNchw),
         stream_(direct_ && worth_streaming(count)),
-        next_(static_cast<std::uint8_t*>(slots.data)) {
+        next_(static_cast<std::uint8_t*>(slots.data) +
+              first * spec.slot_elements() * slots.element_bytes()) {
     job_.image = &image_;
     job_.row_stride = image.row_stride;
     job_.readable_end = readable_end(image);
@@ -129,21 +133,24 @@ class Run {
 
 template <typename AnyBox>
 void run_all(const ImageView& image, const std::vector<AnyBox>& boxes, const InputSpec& spec,
-             const Slots& slots) {
-  Run run(image, spec, slots, boxes.size());
-  for (const AnyBox& box : boxes) run.box(box);
+             const Slots& slots, int threads) {
+  const std::size_t count = boxes.size();
+  cpu::share_out(count, threads, [&](std::size_t begin, std::size_t end) {
+    Run run(image, spec, slots, count, begin);
+    for (std::size_t i = begin; i < end; ++i) run.box(boxes[i]);
+  });
 }
 
 }  // namespace
 
 void preprocess(const ImageView& image, const std::vector<Box>& boxes, const InputSpec& spec,
-                const Slots& slots) {
-  run_all(image, boxes, spec, slots);
+                const Slots& slots, int threads) {
+  run_all(image, boxes, spec, slots, threads);
 }
 
 void preprocess(const ImageView& image, const std::vector<RotatedBox>& boxes, const InputSpec& spec,
-                const Slots& slots) {
-  run_all(image, boxes, spec, slots);
+                const Slots& slots, int threads) {
+  run_all(image, boxes, spec, slots, threads);
 }
 
 }  // namespace algan

@@ -230,6 +230,26 @@ def test_threads_share_a_buffer(simd):
     np.testing.assert_array_equal(out, want)
 
 
+@pytest.mark.parametrize("threads", [2, 3, 16, 256])
+def test_boxes_shared_out_among_threads_give_the_same(simd, threads):
+    spec = InputSpec(height_px=64, width_px=64)
+    image = make_image(200, 300)
+    rng = np.random.default_rng(3)
+    low = rng.uniform(0, 150, (37, 2))
+    upright = np.concatenate([low, low + rng.uniform(1, 99, (37, 2))], axis=1)
+    turned = np.column_stack([low, rng.uniform(1, 99, (37, 2)), rng.uniform(0, 360, 37)])
+    for boxes in (None, upright[:1], upright, turned):
+        np.testing.assert_array_equal(
+            preprocess(image, spec, boxes=boxes, threads=threads), preprocess(image, spec, boxes=boxes)
+        )
+
+
+@pytest.mark.parametrize("threads", [0, -1, 257])
+def test_a_senseless_number_of_threads_is_refused(threads):
+    with pytest.raises(InputError, match=f"threads: expected 1 to 256, got {threads}"):
+        preprocess(make_image(9, 9), InputSpec(height_px=8, width_px=8), threads=threads)
+
+
 def test_strided_boxes_are_read():
     spec = InputSpec(height_px=8, width_px=8)
     boxes = np.array([[0, 0, 9, 9, 7], [1, 2, 8, 19, 7], [3, 3, 20, 20, 7]], np.float32)

@@ -44,10 +44,16 @@ Spec make_spec(std::int32_t height_px, std::int32_t width_px, const std::string&
   return Spec{spec, white_level};
 }
 
+constexpr int kMaxThreads = 256;
+
 std::size_t preprocess_into(const py::object& out, const py::object& image, const Spec& spec,
                             const std::string& format, const py::object& boxes,
                             py::ssize_t first_slot, const std::string& layout,
-                            const py::object& mask, const std::string& yuv) {
+                            const py::object& mask, const std::string& yuv, int threads) {
+  if (threads < 1 || threads > kMaxThreads) {
+    throw InputError("threads: expected 1 to " + std::to_string(kMaxThreads) + ", got " +
+                     std::to_string(threads));
+  }
   const Request request =
       read_request(out, image, spec, boxes, mask, CallOptions{format, first_slot, layout, yuv},
                    Places{Memory::kHost, Memory::kHost});
@@ -55,8 +61,8 @@ std::size_t preprocess_into(const py::object& out, const py::object& image, cons
   const ImageView& view = request.image.view;
   {
     const py::gil_scoped_release unlocked;  // `out`, `image` and `mask` are held by the caller
-    found.are_turned ? preprocess(view, found.turned, spec.input, request.slots)
-                     : preprocess(view, found.upright, spec.input, request.slots);
+    found.are_turned ? preprocess(view, found.turned, spec.input, request.slots, threads)
+                     : preprocess(view, found.upright, spec.input, request.slots, threads);
   }
   return found.size();
 }
@@ -70,7 +76,7 @@ void bind_preprocess(py::module_& m) {
       py::arg("pad_level"), py::arg("box_margin"), py::arg("white_level"));
   m.def("preprocess_into", &preprocess_into, py::arg("out"), py::arg("image"), py::arg("spec"),
         py::kw_only(), py::arg("pixel_format"), py::arg("boxes"), py::arg("first_slot"),
-        py::arg("layout"), py::arg("mask"), py::arg("yuv"));
+        py::arg("layout"), py::arg("mask"), py::arg("yuv"), py::arg("threads"));
   m.def("available_simd", &available_simd);
   m.def("active_simd", &active_simd);
   m.def("_force_simd", &force_simd, py::arg("name"));

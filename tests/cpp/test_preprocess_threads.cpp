@@ -36,5 +36,11 @@ int main() {
   }
   for (std::thread& thread : threads) thread.join();
   CHECK(got == want);
+
+  std::vector<algan::Box> boxes;
+  for (std::size_t i = 0; i < kThreads; ++i) boxes.push_back(box(i)[0]);
+  std::vector<float> shared(want.size());
+  algan::preprocess(view, algan::clip_boxes(view, boxes), spec, {shared.data()}, 3);
+  CHECK(shared == want);
   return check::failures();
 }

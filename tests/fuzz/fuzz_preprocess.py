@@ -180,6 +180,7 @@ def run_case(core, seed):
         "layout": layout,
         "mask": case.pick([None, None, case.rng.integers(0, 2, (height, width), np.uint8)]),
         "yuv": case.pick(YUV),
+        "threads": case.pick([-1, 0, 1 << 20]) if case.spoilt() else int(case.pick([1, 1, 2, 5])),
     }
     if case.spoilt():
         how["mask"] = case.junk()

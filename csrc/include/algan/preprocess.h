@@ -9,8 +9,8 @@
 ///   uint8            value itself, rounded half up, for networks that normalise
 ///
 /// Every output depends on its own image and box only: not on its slot, nor on other boxes.
-/// No threads are started; any number of threads may call at once. The filters are in pixel_math.h,
-/// the colours in color_math.h.
+/// No threads are started unless asked for; any number of threads may call at once. The filters are
+/// in pixel_math.h, the colours in color_math.h.
 #pragma once
 
 #include <array>
@@ -130,15 +130,18 @@ std::vector<RotatedBox> check_rotated(const ImageView& image, const std::vector<
 /// @param boxes  from clip_boxes() for the same image
 /// @param spec   from check_spec(); its box_margin is already in the boxes
 /// @param slots  from check_slots(), with room for boxes.size() slots
+/// @param threads  boxes are shared out among so many threads at most, the caller's among them;
+/// with
+///                 1 none is started
 /// @throws std::bad_alloc  if there is no room for the thread's row buffers, which the next call
 ///                         uses again
 /// @throws InputError      on the first use in the process, for an ALGAN_SIMD that cannot be had
 void preprocess(const ImageView& image, const std::vector<Box>& boxes, const InputSpec& spec,
-                const Slots& slots);
+                const Slots& slots, int threads = 1);
 
 /// The same for boxes from check_rotated(); pixels beyond the image's edge repeat its last ones.
 void preprocess(const ImageView& image, const std::vector<RotatedBox>& boxes, const InputSpec& spec,
-                const Slots& slots);
+                const Slots& slots, int threads = 1);
 
 /// Names of the paths that this machine can run, fastest first: of "avx512", "avx2", "scalar".
 std::vector<std::string> available_simd();
