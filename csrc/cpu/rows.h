@@ -11,8 +11,9 @@ namespace algan::cpu::ALGAN_PATH {
 
 constexpr std::int32_t kRowBlock = 64;
 
-struct ColourBlock {
-  alignas(64) std::uint8_t r[kRowBlock], g[kRowBlock], b[kRowBlock];
+// Green, and the colour that a row of a Bayer image has besides, and the one it lacks.
+struct BayerBlock {
+  alignas(64) std::uint8_t own[kRowBlock], green[kRowBlock], other[kRowBlock];
 };
 
 // x is even. Each colour goes with two pixels.
@@ -62,36 +63,37 @@ ALGAN_HD std::uint8_t average4(std::uint8_t a, std::uint8_t b, std::uint8_t c, s
   return static_cast<std::uint8_t>(average(ab, cd) - surplus);
 }
 
-inline void bayer_block(const ImageView& image, std::int64_t y, std::int64_t x, ColourBlock* out) {
+template <typename Ops>
+void bayer_block(const ImageView& image, std::int64_t y, std::int64_t x, std::uint8_t* out) {
+  BayerBlock block;
   std::uint8_t above[kRowBlock + 2], row[kRowBlock + 2], below[kRowBlock + 2];
   load_mirrored(image, y - 1, x, above);
   load_mirrored(image, y, x, row);
   load_mirrored(image, y + 1, x, below);
   const BayerPhase phase = bayer_phase(image.format);
   const bool red_row = (y & 1) == phase.red_row;
-  // Columns of the row's own colour (red or blue); the others are green.
+  // Parity of the columns of the row's own colour; the others are green.
   const std::int32_t own = red_row ? phase.red_column : 1 - phase.red_column;
-  std::uint8_t* own_colour = red_row ? out->r : out->b;
-  std::uint8_t* other_colour = red_row ? out->b : out->r;
-  const std::int32_t odd_start = static_cast<std::int32_t>(x & 1);
+  const auto first_parity = static_cast<std::int32_t>(x & 1);
   for (std::int32_t k = 0; k < kRowBlock; ++k) {
-    const auto mask = static_cast<std::uint8_t>(((k + odd_start) & 1) == own ? 0xFF : 0);
+    const auto mask = static_cast<std::uint8_t>(((k + first_parity) & 1) == own ? 0xFF : 0);
     const auto pick = [mask](std::uint8_t at_own, std::uint8_t at_green) {
       return static_cast<std::uint8_t>((at_own & mask) | (at_green & ~mask));
     };
     const std::uint8_t beside = average(row[k], row[k + 2]);
     const std::uint8_t upright = average(above[k + 1], below[k + 1]);
-    own_colour[k] = pick(row[k + 1], beside);
-    out->g[k] = pick(average4(row[k], row[k + 2], above[k + 1], below[k + 1]), row[k + 1]);
-    other_colour[k] = pick(average4(above[k], above[k + 2], below[k], below[k + 2]), upright);
+    block.own[k] = pick(row[k + 1], beside);
+    block.green[k] = pick(average4(row[k], row[k + 2], above[k + 1], below[k + 1]), row[k + 1]);
+    block.other[k] = pick(average4(above[k], above[k + 2], below[k], below[k + 2]), upright);
   }
+  Ops::interleave(red_row ? block.own : block.other, block.green, red_row ? block.other : block.own,
+                  out);
 }
 
 // kRowBlock pixels from x on, all inside the image, as bytes of the row; may write kOverread more.
 template <typename Ops>
 void convert_block(const ImageView& image, std::int64_t y, std::int64_t x, std::uint8_t* out) {
   const std::uint8_t* row = image.data + y * image.row_stride;
-  ColourBlock block;
   switch (image.format) {
     case PixelFormat::kBgr8:
     case PixelFormat::kRgb8:
@@ -112,8 +114,7 @@ void convert_block(const ImageView& image, std::int64_t y, std::int64_t x, std::
     case PixelFormat::kUyvy:
       return yuv_block<Ops>(image, y, x, out);
     default:
-      bayer_block(image, y, x, &block);
-      return Ops::interleave(block.r, block.g, block.b, out);
+      return bayer_block<Ops>(image, y, x, out);
   }
 }
 
