@@ -46,15 +46,18 @@ inline RotatedSampling rotated_sampling(const RotatedBox& box, const Region& reg
   const auto parts = [area](double side, std::int32_t outputs) {
     return area ? std::max(1, static_cast<std::int32_t>(std::ceil(side / outputs))) : 1;
   };
+  const auto fixed = [](double pixels) {
+    return static_cast<std::int64_t>(std::llround(std::ldexp(pixels, kPositionBits)));
+  };
   RotatedSampling s{};
   s.plan.n_x = parts(box.width, region.width);
   s.plan.n_y = parts(box.height, region.height);
   const double along_x = box.width / (static_cast<double>(region.width) * s.plan.n_x);
   const double along_y = box.height / (static_cast<double>(region.height) * s.plan.n_y);
-  s.plan.x_per_column = along_x * cosine;
-  s.plan.y_per_column = along_x * sine;
-  s.plan.x_per_row = -along_y * sine;
-  s.plan.y_per_row = along_y * cosine;
+  s.plan.x_per_column = fixed(along_x * cosine);
+  s.plan.y_per_column = fixed(along_x * sine);
+  s.plan.x_per_row = fixed(-along_y * sine);
+  s.plan.y_per_row = fixed(along_y * cosine);
 
   const double half_x = (std::fabs(box.width * cosine) + std::fabs(box.height * sine)) / 2.0;
   const double half_y = (std::fabs(box.width * sine) + std::fabs(box.height * cosine)) / 2.0;
@@ -72,8 +75,8 @@ inline RotatedSampling rotated_sampling(const RotatedBox& box, const Region& reg
 
   const double u = (along_x - box.width) / 2.0;
   const double v = (along_y - box.height) / 2.0;
-  s.plan.x = box.x_centre + u * cosine - v * sine - 0.5 - static_cast<double>(s.left);
-  s.plan.y = box.y_centre + u * sine + v * cosine - 0.5 - static_cast<double>(s.top);
+  s.plan.x = fixed(box.x_centre + u * cosine - v * sine - 0.5 - static_cast<double>(s.left));
+  s.plan.y = fixed(box.y_centre + u * sine + v * cosine - 0.5 - static_cast<double>(s.top));
   return s;
 }
 
