@@ -4,7 +4,8 @@ set(ALGAN_HAS_CUDA OFF)
 if(NOT ALGAN_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "ALGAN_CUDA: expected AUTO, ON or OFF, got \"${ALGAN_CUDA}\"")
 endif()
-if(ALGAN_CUDA STREQUAL "OFF")
+# A compiler for this machine makes nothing for another one.
+if(ALGAN_CUDA STREQUAL "OFF" OR (ALGAN_CUDA STREQUAL "AUTO" AND CMAKE_CROSSCOMPILING))
   return()
 endif()
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "axis_plan.h"
+#include "ops_fixed.h"
 #include "pairs_128.h"
 
 namespace algan::cpu::ALGAN_PATH {
@@ -93,20 +94,8 @@ void sum_columns_rgb(const AxisPlan& x, const std::int16_t* row, float* planes) 
 
 template <int kPixel>
 void sum_columns_rgb(const AxisPlan& x, const std::int16_t* row, float* planes) {
-  switch (x.sum_steps) {
-    case 1:
-      return sum_columns_rgb<kPixel, 1>(x, row, planes);
-    case 2:
-      return sum_columns_rgb<kPixel, 2>(x, row, planes);
-    case 3:
-      return sum_columns_rgb<kPixel, 3>(x, row, planes);
-    case 4:
-      return sum_columns_rgb<kPixel, 4>(x, row, planes);
-    case 5:
-      return sum_columns_rgb<kPixel, 5>(x, row, planes);
-    default:
-      return sum_columns_rgb<kPixel, 0>(x, row, planes);
-  }
+  with_steps(x.sum_steps,
+             [&](auto steps) { sum_columns_rgb<kPixel, decltype(steps)::value>(x, row, planes); });
 }
 
 // Eight pixels at a time, added up at the end. Most taps are no wider than that.

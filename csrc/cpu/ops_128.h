@@ -4,7 +4,7 @@
 
 #include "bytes_128.h"
 #include "columns_128.h"
-#include "ops_scalar.h"
+#include "ops_fixed.h"
 #include "prefetch.h"
 #include "row_sum.h"
 #include "yuv_128.h"
@@ -149,13 +149,7 @@ ALGAN_HD void blend_four_taps(const AxisPlan& x, const RowPair& rows, const Pair
   append_pooled(f, value);
 }
 
-struct Ops128 : ScalarOps {
-  static constexpr float kBlendGain = static_cast<float>(kBlendOne);
-  static constexpr float kSumOffset = 32768.0F;
-  static float column_gain(const AxisPlan& x) { return 1.0F / static_cast<float>(x.sum_total); }
-
-  static bool can_sum_rows(const AxisPlan& y) { return y.step <= kMaxSumStep; }
-
+struct Ops128 : FixedPointOps {
   static void blend_columns(const AxisPlan& x, const std::uint8_t* source, std::int32_t pixel,
                             float* planes) {
     if (pixel == 1) return blend_columns_grey(x, source, planes);
