@@ -1,9 +1,9 @@
-"""JPEG bytes to pixels by libjpeg-turbo, no larger than the network needs.
+"""JPEG bytes to pixels by libjpeg-turbo, in full or no larger than the network needs.
 
-A JPEG can be decoded at 1/8 to 7/8 of its size for a fraction of the time, by leaving frequencies out. The
-result is a good reduction of its own, but not the one that `preprocess` makes of all pixels: scores move a
-little (`benchmarks/README.md` says how much). So it is done by default where a whole frame becomes one
-input, and never by default where boxes are cut from the frame.
+A JPEG can be decoded at 1/8 to 7/8 of its size in less time, by leaving frequencies out. The result is a good
+reduction of its own, but not the one that `preprocess` makes of all pixels: scores move, and some verdicts
+with them (`benchmarks/README.md` says how far). So it is done only where it is asked for, and then for whole
+frames; a model that is to be fed so should be calibrated so.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def preprocess_jpeg_into(
     *,
     boxes: Boxes | None = None,
     first_slot: int = 0,
-    scaled: bool | None = None,
+    scaled: bool = False,
 ) -> int:
     """Turns a JPEG, or boxes of it, into slots of a buffer, as `preprocess_into` does with pixels.
 
@@ -73,8 +73,8 @@ def preprocess_jpeg_into(
         spec: As for `preprocess_into`.
         boxes: As for `preprocess_into`, in pixels of the full size.
         first_slot: Slot of the first output.
-        scaled: Decode at a smaller size that still covers the input. Default: where no boxes are given. With
-            boxes it is refused.
+        scaled: Decode at the smallest scale that still covers the input: faster, other scores. With boxes it
+            is refused.
 
     Returns:
         Number of slots written.
@@ -87,8 +87,7 @@ def preprocess_jpeg_into(
         raise InputError(
             "scaled: boxes are in pixels of the full size; leave scaled out where there are boxes"
         )
-    reduce = boxes is None and scaled is not False
-    image, pixel_format = decode_jpeg(data, spec if reduce else None)
+    image, pixel_format = decode_jpeg(data, spec if scaled else None)
     return preprocess_into(out, image, spec, pixel_format=pixel_format, boxes=boxes, first_slot=first_slot)
 
 

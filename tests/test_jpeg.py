@@ -71,8 +71,8 @@ def test_scaled_decoding_is_close_to_full_decoding() -> None:
     data = jpeg(picture(1080, 1920))
     spec = InputSpec(height_px=128, width_px=128)
     full, scaled = empty_slots(1, spec), empty_slots(1, spec)
-    assert preprocess_jpeg_into(full, data, spec, scaled=False) == 1
-    assert preprocess_jpeg_into(scaled, data, spec) == 1
+    assert preprocess_jpeg_into(full, data, spec) == 1
+    assert preprocess_jpeg_into(scaled, data, spec, scaled=True) == 1
     assert not np.array_equal(full, scaled)
     np.testing.assert_allclose(scaled, full, rtol=0, atol=4 / 127.5)
     np.testing.assert_array_equal(full, preprocess(decode_jpeg(data)[0], spec, pixel_format="rgb8"))
