@@ -57,7 +57,8 @@ def doctor(json_: Annotated[bool, typer.Option("--json", help="Print JSON for pr
 def examine() -> list[Finding]:
     """Looks at everything; a check that itself breaks is reported as wrong, not raised."""
     checks: tuple[Callable[[], Finding], ...] = (
-        _python, _core, _cpus, _memory, _shared_memory, _openvino, _demo_bundle, _torch, _cuda, _tensorrt,
+        _python, _core, _cpus, _memory, _shared_memory, _openvino, _demo_bundle, _torch, _cuda, _cuda_core,
+        _tensorrt,
     )  # fmt: skip
     return [_guarded(check) for check in checks]
 
@@ -158,6 +159,20 @@ def _cuda() -> Finding:
         state="missing",
         detail=f"no NVIDIA driver{compiler}; this version scores on CPUs only",
     )
+
+
+def _cuda_core() -> Finding:
+    from algan_stream import _core
+    from algan_stream.errors import AlganError
+    from algan_stream.preprocess_cuda import CudaPreprocessor
+
+    if not _core.has_cuda:
+        return Finding(name="cuda core", state="missing", detail="built without CUDA kernels")
+    try:
+        CudaPreprocessor()
+    except AlganError as error:
+        return Finding(name="cuda core", state="missing", detail=f"built, but cannot run: {error}")
+    return Finding(name="cuda core", state="ok", detail="preprocessing on the GPU is there")
 
 
 def _tensorrt() -> Finding:
