@@ -18,6 +18,7 @@ from algan_stream.errors import ImageError, InputError
 from algan_stream.preprocess import Boxes, Slots, preprocess_into
 from algan_stream.types import InputSpec, PixelFormat
 
+_START_OF_IMAGE = b"\xff\xd8"
 #: EXIF tag of the orientation, and the values that swap height and width.
 _ORIENTATION, _SWAPPED = 0x0112, (5, 6, 7, 8)
 
@@ -40,6 +41,14 @@ def decode_jpeg(
     """
     import simplejpeg
 
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageError(
+            f"JPEG: expected the bytes of a file, got {type(data).__name__}; read the file first"
+        )
+    if bytes(data[:2]) != _START_OF_IMAGE:
+        raise ImageError(
+            f"JPEG: expected bytes that begin with FF D8, got {len(data)} bytes of something else"
+        )
     try:
         height, width, colourspace, _ = simplejpeg.decode_jpeg_header(data)
         orientation = _orientation(data)

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from algan_stream.errors import InputError
 from algan_stream.types import CameraFormat, InputSpec, Spec
 
 try:
@@ -81,7 +82,12 @@ def empty_slots(
     Returns:
         (count, *spec.shape) for `nchw`, (count, height_px, width_px, channels) for `nhwc`; C order, not
         initialised.
+
+    Raises:
+        InputError: There are no slots of this dtype.
     """
+    if np.dtype(dtype) not in (np.float32, np.float16, np.uint8):
+        raise InputError(f"dtype: expected np.float32, np.float16 or np.uint8, got {dtype}")
     shape = spec.shape if layout == "nchw" else (*spec.shape[1:], spec.shape[0])
     size = count * math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + SLOT_ALIGNMENT_BYTES, np.uint8)

@@ -75,6 +75,15 @@ class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         for name, value in (("height_px", self.height_px), ("width_px", self.width_px)):
             if not 1 <= value <= 4096:
                 raise ConfigError(f"input_spec.{name}: expected 1 to 4096, got {value}")
+        choices = (
+            ("pooled_channels", self.pooled_channels, (True, False, "max", "mean")),
+            ("downscale", self.downscale, ("area", "bilinear")),
+            ("fit", self.fit, ("stretch", "letterbox")),
+        )
+        for name, choice, known in choices:
+            if choice not in known:
+                wanted = ", ".join(map(str, known))
+                raise ConfigError(f"input_spec.{name}: expected one of {wanted}, got {choice}")
         for name, number, most in (("pad_level", self.pad_level, 255), ("box_margin", self.box_margin, 10)):
             if not 0 <= number <= most:
                 raise ConfigError(f"input_spec.{name}: expected 0 to {most}, got {number}")

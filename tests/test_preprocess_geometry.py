@@ -190,6 +190,14 @@ def test_unusable_masks_are_refused(mask):
 
 
 @pytest.mark.parametrize(
+    "field", [{"pooled_channels": "min"}, {"fit": "boxy"}, {"downscale": "cubic"}], ids=str
+)
+def test_unknown_choices_are_refused(field):
+    with pytest.raises(ConfigError, match=f"input_spec.{next(iter(field))}: expected one of"):
+        InputSpec(height_px=8, width_px=8, **field)
+
+
+@pytest.mark.parametrize(
     "field", [{"pad_level": -1}, {"pad_level": 256}, {"box_margin": -0.1}, {"box_margin": 11}], ids=str
 )
 def test_unusable_specs_are_refused(field):

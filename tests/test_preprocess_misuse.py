@@ -30,7 +30,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
         (IMAGE.transpose(1, 0, 2), "bgr8", "np.ascontiguousarray"),
         (IMAGE[:, :, 0], "grey8", "np.ascontiguousarray"),
         (IMAGE.tolist(), "bgr8", "got list"),
-        (None, "bgr8", "got NoneType"),
+        (None, "bgr8", "got NoneType; is there an image at all"),
         (IMAGE, "yuv", r"pixel_format: expected one of bgr8, rgb8, .*; got \"yuv\""),
     ],
 )

@@ -54,7 +54,7 @@ bool is_planar(PixelFormat format) { return entry(format).wanted == kPlanar; }
 
 std::string hint(const py::array& image, const FormatEntry& format) {
   if (image.ndim() == 2 && format.channels != 0)
-    return "; pass pixel_format=\"grey8\" if it is grey";
+    return "; say what it is: pixel_format=\"grey8\", \"nv12\", \"bayer_rggb8\", ...";
   if (image.ndim() == 3 && image.shape(2) == 4 && format.channels == 3) {
     return "; pass pixel_format=\"bgra8\" or \"rgba8\" if it has a fourth channel";
   }

@@ -71,7 +71,9 @@ py::array as_array(const py::object& object, const std::string& name, const std:
                      " that NumPy cannot read: " + error.what());
   }
   throw InputError(name + ": expected " + wanted + ", got " + type_name(object) +
-                   "; convert it with np.asarray()");
+                   (object.is_none()  ? "; is there an image at all?"
+                    : name == "boxes" ? "; convert them with np.asarray(boxes, np.float32)"
+                                      : "; convert it with np.asarray()"));
 }
 
 Boxes read_boxes(const py::object& object, const ImageView& image, double margin) {
