@@ -44,7 +44,7 @@ class Explainer:
         section: Configuration section `engine`; by default OpenVINO in fp32.
 
     Raises:
-        BundleError: The bundle has no explanation graph.
+        BundleError: The bundle has no explanation graph, or its inputs are letterboxed or have a margin.
         EngineError: It cannot be compiled, or does not fit the manifest.
         GateError: Its logits are not the bundle's golden ones: it explains another model.
     """
@@ -53,7 +53,14 @@ class Explainer:
         path = bundle.explain_path
         if path is None:
             raise BundleError(_why_not(bundle))
-        _, height, width = bundle.manifest.image_spec.shape_chw
+        spec = bundle.manifest.image_spec
+        if spec.fit != "stretch" or spec.box_margin > 0:
+            raise BundleError(
+                f"{bundle.path}: explanations need inputs that are stretched, without a margin, but its "
+                f"input_spec says fit {spec.fit!r} and box_margin {spec.box_margin:g}: the map would lie in "
+                "the wrong place"
+            )
+        _, height, width = spec.shape_chw
         shapes: dict[str, tuple[int, ...]] = {"saliency": (height, width), "logit": ()}
         self._graph: Graph = open_graph(path, bundle.manifest.spec.shape, shapes, section)
         try:

@@ -110,6 +110,16 @@ def test_a_missing_graph_that_the_manifest_lists_is_refused(explained: Bundle, t
         read_bundle(tmp_path / "bundle")
 
 
+@pytest.mark.parametrize("change", [{"fit": "letterbox"}, {"box_margin": 0.1}], ids=str)
+def test_a_map_that_would_lie_in_the_wrong_place_is_refused(
+    explained: Bundle, change: dict[str, Any]
+) -> None:
+    spec = msgspec.structs.replace(explained.manifest.image_spec, **change)
+    manifest = msgspec.structs.replace(explained.manifest, input_spec=spec)
+    with pytest.raises(BundleError, match="stretched, without a margin"):
+        Explainer(Bundle(explained.path, manifest))
+
+
 def test_the_explanation_of_another_model_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     other = make_bundle(tmp_path / "other", seed=1)
     mixed = with_explanation(bundle, tmp_path / "mixed", of=other.model_path)

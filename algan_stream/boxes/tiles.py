@@ -43,7 +43,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Tiles(BoxFinder):
-    """Cuts every frame into the same grid."""
+    """Cuts every frame into the same grid; boxes that came with the frame are ignored."""
 
     def __init__(self, config: Config) -> None:
         self._config = config

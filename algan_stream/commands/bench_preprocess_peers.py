@@ -94,9 +94,7 @@ def _blob(case: Case) -> Peer:
     mean, scale = [255 * m for m in case.spec.mean], 1 / (255 * case.spec.std[0])
 
     def run(frame: Any) -> Planes:
-        crops: list[Any] = list(
-            case.crops(to_bgr(frame))
-        )  # OpenCV's stubs know arrays of no particular dtype
+        crops: list[Any] = [*case.crops(to_bgr(frame))]  # Any: OpenCV's stubs know no particular dtype
         if case.downscale == "area":
             crops = [cv2.resize(crop, size, interpolation=cv2.INTER_AREA) for crop in crops]
         blob = cv2.dnn.blobFromImages(crops, scalefactor=scale, size=size, mean=mean, swapRB=True)
@@ -112,13 +110,13 @@ def _torchvision(case: Case) -> Peer:
 
     torch.set_num_threads(1)
     to_bgr, size = _to_bgr(case), [case.side_px, case.side_px]
-    antialias = case.downscale == "area"
+    antialias, mean, std = case.downscale == "area", list(case.spec.mean), list(case.spec.std)
 
     def one(crop: Image) -> Any:
         rgb = torch.from_numpy(crop).permute(2, 0, 1).flip(0)
         small = functional.resize(rgb, size, antialias=antialias)
         scaled = functional.to_dtype(small, torch.float32, scale=True)
-        planes = functional.normalize(scaled, list(case.spec.mean), list(case.spec.std))
+        planes = functional.normalize(scaled, mean, std)
         return torch.cat([planes, planes.amax(0, keepdim=True), planes.mean(0, keepdim=True)])
 
     return lambda frame: torch.stack([one(crop) for crop in case.crops(to_bgr(frame))])

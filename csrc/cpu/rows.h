@@ -137,31 +137,37 @@ inline void apply_mask(const BoxJob& job, std::int64_t y, std::uint8_t* out) {
   }
 }
 
+// A block at x of which the crop wants a part.
+template <typename Ops>
+void convert_part(const BoxJob& job, std::int64_t y, std::int64_t x, std::uint8_t* out) {
+  alignas(64) std::uint8_t block[3 * kRowBlock + kOverread];
+  convert_block<Ops>(*job.image, y, x, block);
+  const std::int64_t end = job.left + job.extent;
+  const std::int64_t first = x > job.left ? x : job.left;
+  const std::int64_t last = x + kRowBlock < end ? x + kRowBlock : end;
+  std::memcpy(out + job.channels * (first - job.left), block + job.channels * (first - x),
+              static_cast<std::size_t>(job.channels * (last - first)));
+}
+
 // Row y of the crop, extent pixels; up to kOverread bytes more are written.
 template <typename Ops>
 void convert_row(const BoxJob& job, std::int32_t crop_y, std::uint8_t* out) {
   const ImageView& image = *job.image;
   const std::int64_t y = job.top + crop_y;
-  if (image.width_px < kRowBlock) {
+  const std::int64_t end = job.left + job.extent;
+  const std::int64_t last_block = image.width_px - kRowBlock;
+  if (last_block < 0) {
     convert_pixels(job, y, out);
   } else {
-    const std::int64_t end = job.left + job.extent;
-    std::int64_t x = job.left & ~std::int64_t{1};  // YUV shares colours between two pixels
-    alignas(64) std::uint8_t block[3 * kRowBlock + kOverread];
-    while (x < end) {
-      const bool inside = x >= job.left && x + kRowBlock <= end;
-      // Widths of YUV images are even, so that the last block starts at an even pixel.
-      if (!inside && x + kRowBlock > image.width_px) x = image.width_px - kRowBlock;
-      if (inside) {
+    // From an even pixel on, and widths of YUV images are even: it shares colours between two
+    // pixels.
+    for (std::int64_t x = job.left & ~std::int64_t{1}; x < end; x += kRowBlock) {
+      if (x >= job.left && x + kRowBlock <= end) {
         convert_block<Ops>(image, y, x, out + job.channels * (x - job.left));
-      } else {
-        convert_block<Ops>(image, y, x, block);
-        const std::int64_t first = x > job.left ? x : job.left;
-        const std::int64_t last = x + kRowBlock < end ? x + kRowBlock : end;
-        std::memcpy(out + job.channels * (first - job.left), block + job.channels * (first - x),
-                    static_cast<std::size_t>(job.channels * (last - first)));
+        continue;
       }
-      x += kRowBlock;
+      if (x > last_block) x = last_block;
+      convert_part<Ops>(job, y, x, out);
     }
   }
   if (image.mask != nullptr) apply_mask(job, y, out);
