@@ -1,5 +1,6 @@
 #include "algan/preprocess.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "algan/geometry.h"
@@ -34,6 +35,7 @@ class Run {
       : image_(image),
         spec_(spec),
         slots_(slots),
+        normalisation_(normalisation_of(spec, slots.element)),
         area_(spec.downscale == Downscale::kArea),
         direct_(slots.element == Element::kFloat32 && slots.layout == Layout::kNchw),
         stream_(direct_ && worth_streaming(count)),
@@ -46,13 +48,10 @@ class Run {
     job_.channels = image.grey() ? 1 : 3;
     job_.pixel = job_.convert ? job_.channels : image.pixel_bytes();
     job_.red_plane = image.red_first() ? 0 : 2;
-    const Normalisation n = normalisation_of(spec, slots.element);
-    job_.planes = n.planes;
-    job_.mean_is_fourth = n.mean_is_fourth != 0;
-    for (std::size_t c = 0; c < 3; ++c) {
-      job_.scale[c] = n.scale[c];
-      job_.bias[c] = n.bias[c];
-    }
+    job_.planes = normalisation_.planes;
+    job_.mean_is_fourth = normalisation_.mean_is_fourth != 0;
+    std::copy_n(normalisation_.scale, 3, job_.scale);
+    std::copy_n(normalisation_.bias, 3, job_.bias);
   }
 
   void box(const Box& box) {
@@ -94,7 +93,7 @@ class Run {
     job_.left = left;
     job_.source = image_.data + top * image_.row_stride + left * image_.pixel_bytes();
     const bool full = region.height == spec_.height_px && region.width == spec_.width_px;
-    if (!full) cpu::pad_slot(spec_, slots_, job_, region, next_);
+    if (!full) cpu::pad_slot(spec_, slots_, normalisation_, region, next_);
     job_.stream = stream_ && full;
     const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(spec_.height_px) * spec_.width_px;
     const std::ptrdiff_t first =
@@ -124,6 +123,7 @@ class Run {
   const ImageView& image_;
   const InputSpec& spec_;
   const Slots& slots_;
+  const Normalisation normalisation_;
   const bool area_, direct_, stream_;
   const cpu::RunBox run_box_ = cpu::active_path().run_box;
   cpu::Workspace& workspace_ = cpu::thread_workspace();

@@ -3,8 +3,7 @@
 
 #include <algorithm>
 
-#include "algan/geometry.h"
-#include "box_job.h"
+#include "algan/sample.h"
 
 namespace algan::cpu {
 
@@ -34,15 +33,11 @@ void fill_beside(const InputSpec& spec, bool interleaved, const Region& region, 
 }
 
 // Writes the pad level, normalised like any pixel, around `region` of the slot.
-inline void pad_slot(const InputSpec& spec, const Slots& slots, const BoxJob& job,
+inline void pad_slot(const InputSpec& spec, const Slots& slots, const Normalisation& n,
                      const Region& region, std::uint8_t* slot) {
   float value[5];
-  for (int c = 0; c < 3; ++c) {
-    value[c] = normalise(static_cast<float>(spec.pad_level), job.scale[c], job.bias[c]);
-  }
-  const float mean = mean3(value[0], value[1], value[2]);
-  value[3] = job.mean_is_fourth ? mean : max3(value[0], value[1], value[2]);
-  value[4] = mean;
+  pad_pixel(n, value);
+  append_pooled(n, value);
   const bool interleaved = slots.layout == Layout::kNhwc;
   if (slots.element == Element::kFloat32) {
     return fill_beside(spec, interleaved, region, value, reinterpret_cast<float*>(slot));
