@@ -15,8 +15,7 @@ import numpy.typing as npt
 from algan_stream.boxes.base import usable_boxes
 from algan_stream.engines.base import Engine, Slot
 from algan_stream.errors import InputError
-from algan_stream.inputs import write_inputs
-from algan_stream.types import Box, BoxVerdict, Frame, Outcome, Spec
+from algan_stream.types import Box, BoxVerdict, Frame, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,6 @@ class Batcher:
 
     Args:
         engine: Owner of the slots.
-        spec: How pixels become inputs, or what its vectors are.
         config: When a batch leaves.
         abandoned: Set when no slot will come back any more, so that there is no use in waiting for one.
     """
@@ -101,11 +99,10 @@ class Batcher:
     def __init__(
         self,
         engine: Engine,
-        spec: Spec,
         config: BatchConfig,
         abandoned: threading.Event | None = None,
     ) -> None:
-        self._engine, self._spec, self._config = engine, spec, config
+        self._engine, self._config = engine, config
         self._abandoned = abandoned or threading.Event()
         self._open: Batch | None = None
         self._max_wait_ns = round(config.max_wait_ms * 1e6)
@@ -177,7 +174,7 @@ class Batcher:
     def _fill(self, batch: Batch, job: Job, boxes: npt.NDArray[np.float32] | None) -> None:
         assert batch.slot is not None
         started = time.monotonic_ns()
-        write_inputs(batch.slot.inputs_nchw, job.frame, self._spec, boxes=boxes, first_slot=len(batch.items))
+        self._engine.write(batch.slot, job.frame, boxes=boxes, first_slot=len(batch.items))
         job.preprocess_ns += time.monotonic_ns() - started
         if not batch.items:
             batch.leave_by_ns = started + self._max_wait_ns

@@ -27,6 +27,8 @@ from algan_stream.types import InputSpec, Spec, VectorSpec
 #: Raised when the layout changes in a way that older readers would misread.
 FORMAT_VERSION = 1
 MANIFEST, MODEL, GOLDEN = "manifest.json", "discriminator.onnx", "golden.npz"
+#: The same graph quantised to int8 (QuantizeLinear / DequantizeLinear); not every bundle has one.
+QUANTIZED = "discriminator.int8.onnx"
 #: The graph that explains a score; not every bundle has one.
 EXPLAIN = "explain.onnx"
 #: The bundle that ships with the package may be named instead of a path.
@@ -34,7 +36,7 @@ DEMO_NAME = "demo"
 
 
 #: What the ONNX graph of a bundle computes.
-ModelKind: TypeAlias = Literal["algan-image", "algan-feature", "algan-vector"]
+ModelKind: TypeAlias = Literal["algan-image", "algan-feature", "algan-vector", "wrapped"]
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,9 +53,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         format_version: Layout of the bundle; see `FORMAT_VERSION`.
         name: Name given at training.
         model_kind: What the ONNX graph computes: the discriminator on images, on features that its own
-            backbone takes from images, or on vectors.
-        input_spec: How pixels become its input; only with the first two kinds.
-        vector_spec: What its vectors are; only with the third.
+            backbone takes from images, or on vectors; or the score of somebody else's model on images.
+        input_spec: How pixels become its input; not with vectors.
+        vector_spec: What its vectors are; only with vectors.
         score: How its output becomes an anomaly score (paper, Fig. 5).
         tolerance: Largest |logit − golden logit| allowed, by precision of the engine.
         calibration: Scores of good images and the threshold, or None before calibration.
@@ -122,6 +124,21 @@ class Bundle:
     def model_path(self) -> Path:
         """The ONNX graph: `input` (N, C, H, W) or (N, features) float32 → `logit` (N,) float32, N dynamic."""
         return self.path / MODEL
+
+    def model_for(self, precision: str) -> Path:
+        """The graph that an engine of a precision runs: the quantised one for `int8`.
+
+        Raises:
+            BundleError: There is none of that precision.
+        """
+        if precision != "int8":
+            return self.model_path
+        if QUANTIZED not in self.manifest.files:
+            raise BundleError(
+                f"{self.path}: has no {QUANTIZED}; make it by `algan-stream build {self.path} --target int8 "
+                "--good FOLDER`, or choose another precision"
+            )
+        return self.path / QUANTIZED
 
     @property
     def model_sha256(self) -> str:

@@ -53,7 +53,7 @@ class Pipeline:
         self._model, self._engine_name = bundle.model_sha256[:12], str(engine.identity)
         self._intake = Intake()
         self._spec = bundle.manifest.spec
-        self._batcher = Batcher(engine, self._spec, batch or BatchConfig(), self.broken)
+        self._batcher = Batcher(engine, batch or BatchConfig(), self.broken)
         self._submitted: queue.Queue[Batch | None] = queue.Queue(len(engine.slots) + 1)
         self._submitted_count = self._judged_count = 0  # each written by one thread alone
         self._emitting = threading.Lock()

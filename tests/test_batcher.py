@@ -17,7 +17,7 @@ _LONG_MS = 60_000.0
 
 
 def _batcher(engine: FakeEngine, **config: float | bool) -> Batcher:
-    return Batcher(engine, SPEC, BatchConfig(**{"max_wait_ms": _LONG_MS, **config}))
+    return Batcher(engine, BatchConfig(**{"max_wait_ms": _LONG_MS, **config}))
 
 
 def _job(frame_id: int = 0, boxes: Sequence[Box] | None = None, **more: object) -> Job:

@@ -6,26 +6,63 @@ import queue
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from algan_stream.errors import EngineError
+from algan_stream.inputs import write_inputs
 from algan_stream.preprocess import empty_slots
-from algan_stream.types import Spec
+from algan_stream.types import Frame, Spec
+
+
+class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the section `engine` of every kind has.
+
+    Attributes:
+        threads: Processors to use; 0 = all that this process may use (affinity and cgroup quota).
+        streams: Batches that run at the same time; 0 = what gives the most images per second. 1 gives the
+            shortest time for a single batch.
+        max_batch: Most images in one batch.
+    """
+
+    threads: int = 0
+    streams: int = 0
+    max_batch: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("threads", self.threads, 0, 1024),
+            ("streams", self.streams, 0, 1024),
+            ("max_batch", self.max_batch, 1, 1024),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name}: expected {low} to {high}, got {value}")
 
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """Which engine computed a score; part of every verdict's provenance."""
+    """Which engine computed a score; part of every verdict's provenance.
+
+    Attributes:
+        kind: Name of the plugin.
+        version: Of the library that computes.
+        device: What it computes on.
+        precision: What it computes in: `fp32`, `bf16`, `fp16` or `int8`.
+        threads: Processors that it uses.
+        cache_key: Names the compiled engine in the cache; empty where none is kept.
+    """
 
     kind: str
     version: str
     device: str
     precision: str
     threads: int
+    cache_key: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.version} {self.device} {self.precision}"
+        named = f"{self.kind} {self.version} {self.device} {self.precision}"
+        return f"{named} {self.cache_key[:12]}" if self.cache_key else named
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +108,7 @@ class Engine(ABC):
         self.identity = identity
         self.max_batch = max_batch
         self.streams = streams
+        self.spec = spec
         self.input_shape = spec.shape
         self.slots = tuple(Slot(i, empty_slots(max_batch, spec)) for i in range(slot_count))
         for slot in self.slots:
@@ -89,6 +127,18 @@ class Engine(ABC):
     def give_back(self, slot: Slot) -> None:
         """Returns an acquired slot that was not submitted."""
         self._free.put(slot)
+
+    def write(
+        self, slot: Slot, frame: Frame, *, boxes: npt.NDArray[np.float32] | None, first_slot: int
+    ) -> None:
+        """Turns a frame, or its boxes, into inputs of a slot that is held, from `first_slot` on.
+
+        An engine whose inputs lie on a device overrides this to write them there.
+
+        Raises:
+            InputError: Image, boxes or vector cannot be used; nothing is written.
+        """
+        write_inputs(slot.inputs_nchw, frame, self.spec, boxes=boxes, first_slot=first_slot)
 
     def submit(self, slot: Slot, count: int) -> None:
         """Starts the first `count` images of a slot and returns at once.

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from algan_stream.bundle import Bundle
 from algan_stream.cpus import available_cpus
-from algan_stream.engines.base import Engine, EngineIdentity, Slot
+from algan_stream.engines.base import Engine, EngineConfig, EngineIdentity, Slot
 from algan_stream.engines.graph import Floats, Graph, Shape
 from algan_stream.errors import EngineError
 
@@ -20,31 +19,15 @@ from algan_stream.errors import EngineError
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Section `engine` with `kind: openvino`.
+class Config(EngineConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Section `engine` with `kind: openvino`; `streams: 0` is one for each thread.
 
     Attributes:
         precision: `fp32`, or `bf16` where the processor computes in it.
-        threads: Processors to use; 0 = all that this process may use.
-        streams: Batches that run at the same time; 0 = one for each thread, which gives the most images
-            per second. 1 gives the shortest time for a single batch.
-        max_batch: Most images in one batch.
     """
 
     kind: Literal["openvino"] = "openvino"
     precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int = 0
-    streams: int = 0
-    max_batch: int = 8
-
-    def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("threads", self.threads, 0, 1024),
-            ("streams", self.streams, 0, 1024),
-            ("max_batch", self.max_batch, 1, 1024),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low} to {high}, got {value}")
 
 
 class OpenVinoEngine(Engine):
@@ -58,7 +41,7 @@ class OpenVinoEngine(Engine):
         streams = min(config.streams or threads, threads)
         _check_precision(core, config.precision)
         try:
-            model = core.read_model(bundle.model_path)
+            model = core.read_model(bundle.model_for(config.precision))
             _check_model(model, bundle.manifest.spec.shape)
             self._compiled: Any = core.compile_model(
                 model,
