@@ -27,9 +27,9 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, *, insecure: bool) -> str:
     scheme, _, rest = endpoint.partition("://")
     if scheme == "ipc":
         return _bind_ipc(socket, endpoint, rest)
-    if scheme != "tcp" or not _is_host_and_port(rest):
+    if scheme != "tcp" or not is_host_and_port(rest):
         raise ConfigError(f"bind: expected ipc://PATH or tcp://ADDRESS:PORT, got {endpoint!r}")
-    if not insecure and not _is_loopback(endpoint):
+    if not insecure and not is_loopback(rest):
         raise ConfigError(
             f"bind: {endpoint} can be reached from other hosts, and this version has no encryption for it; "
             "bind to 127.0.0.1 or ipc://, or write `insecure: true` to accept that anyone may connect"
@@ -73,15 +73,17 @@ def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
         raise ConfigError(f"bind: cannot bind {endpoint}: {error.strerror}") from error
 
 
-def _is_host_and_port(rest: str) -> bool:
+def is_host_and_port(rest: str) -> bool:
+    """Whether it has the form ADDRESS:PORT, with an IPv6 address in brackets; port `*` is any free one."""
     host, _, port = rest.rpartition(":")
     if host.startswith("[") != host.endswith("]"):
         return False
     return port == "*" or (port.isascii() and port.isdigit() and int(port) <= 65_535)  # ZeroMQ wraps around
 
 
-def _is_loopback(endpoint: str) -> bool:
-    host = urlsplit(endpoint.removesuffix(":*")).hostname or ""
+def is_loopback(host_and_port: str) -> bool:
+    """Whether only this host reaches ADDRESS:PORT."""
+    host = urlsplit(f"//{host_and_port.removesuffix(':*')}").hostname or ""
     if host == "localhost":
         return True
     try:
