@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import threading
 from collections import Counter
 from pathlib import Path
@@ -269,3 +271,31 @@ def test_edges_lie_where_scores_do(good: Any, threshold: float) -> None:
 
 def test_edges_without_calibration() -> None:
     assert 0.0 in score_edges(None)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
+def test_prometheus_own_tool_accepts_the_text_and_the_documented_alerts(
+    bundle: Bundle, engine: FakeEngine, folder: dict[str, Any], tmp_path: Path
+) -> None:
+    with running(line_of(bundle, folder)) as service:
+        wait_for(lambda: service.accounts().get("cam0") is not None)
+        _, _, text = get(service, "/metrics")
+    alerts = next(
+        part
+        for part in re.findall(r"```yaml\n(.*?)```", _DOCS.read_text("utf-8"), re.DOTALL)
+        if "alert" in part
+    )
+    (tmp_path / "alerts.yaml").write_text(alerts)
+    for arguments, given in ((["metrics"], text), (["rules", str(tmp_path / "alerts.yaml")], "")):
+        ended = subprocess.run(
+            ["promtool", "check", *arguments], input=given, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_documented_alerts_name_metrics_that_there_are() -> None:
+    text = _DOCS.read_text("utf-8")
+    documented = set(re.findall(r"^\| `(algan_\w+)", text, re.MULTILINE))
+    used = {name.removesuffix("_bucket") for name in re.findall(r"\b(algan_\w+)[\[{]", text)}
+    assert len(used) >= 7
+    assert used <= documented
