@@ -253,6 +253,7 @@ def test_a_port_in_use_is_an_error_at_the_start(
 ) -> None:
     sink = ListSink()
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as some servers would share it
         other.bind(("127.0.0.1", 0))
         other.listen()
         bind = f"127.0.0.1:{other.getsockname()[1]}"
