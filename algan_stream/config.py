@@ -61,10 +61,10 @@ class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        port = self.bind.rpartition(":")[2]
-        if not endpoints.is_host_and_port(self.bind) or port in (self.bind, "*"):
+        host, colon, port = self.bind.rpartition(":")
+        if not endpoints.is_host_and_port(self.bind) or not colon or not port.isdigit():
             raise ValueError(f"bind: expected ADDRESS:PORT, such as 127.0.0.1:9108, got {self.bind!r}")
-        if not self.insecure and not endpoints.is_loopback(self.bind):
+        if not self.insecure and not endpoints.is_loopback(host.strip("[]")):
             raise ValueError(
                 f"bind: {self.bind} can be reached from other hosts; bind to 127.0.0.1, or write "
                 "`insecure: true` to accept that anyone may read the metrics"

@@ -29,7 +29,7 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, *, insecure: bool) -> str:
         return _bind_ipc(socket, endpoint, rest)
     if scheme != "tcp" or not is_host_and_port(rest):
         raise ConfigError(f"bind: expected ipc://PATH or tcp://ADDRESS:PORT, got {endpoint!r}")
-    if not insecure and not is_loopback(rest):
+    if not insecure and not _is_loopback(endpoint):
         raise ConfigError(
             f"bind: {endpoint} can be reached from other hosts, and this version has no encryption for it; "
             "bind to 127.0.0.1 or ipc://, or write `insecure: true` to accept that anyone may connect"
@@ -81,9 +81,12 @@ def is_host_and_port(rest: str) -> bool:
     return port == "*" or (port.isascii() and port.isdigit() and int(port) <= 65_535)  # ZeroMQ wraps around
 
 
-def is_loopback(host_and_port: str) -> bool:
-    """Whether only this host reaches ADDRESS:PORT."""
-    host = urlsplit(f"//{host_and_port.removesuffix(':*')}").hostname or ""
+def _is_loopback(endpoint: str) -> bool:
+    return is_loopback(urlsplit(endpoint.removesuffix(":*")).hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address cannot be reached from other hosts."""
     if host == "localhost":
         return True
     try:
