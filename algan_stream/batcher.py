@@ -130,7 +130,8 @@ class Batcher:
             try:
                 self._fill(batch, job, None if boxes is None else boxes[done : done + room])
             except InputError as error:
-                log.warning("camera %s frame %d: %s", job.frame.camera, job.frame.frame_id, error)
+                about = {"camera": job.frame.camera, "frame": job.frame.frame_id}
+                log.warning("camera %s frame %d: %s", *about.values(), error, extra=about)
                 yield Batch(None, items=[(job, t) for t in targets[done:]], fault="unusable_image")
                 return
             batch.items.extend((job, target) for target in chunk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from importlib.metadata import entry_points
 from typing import Annotated
@@ -10,8 +9,9 @@ from typing import Annotated
 import typer
 
 from algan_stream import __version__
-from algan_stream.commands import bench, bundle, calibrate, demo, run, score, send, watch
+from algan_stream.commands import bench, bundle, calibrate, demo, health, run, score, send, watch
 from algan_stream.errors import AlganError
+from algan_stream.logs import LogLevel, set_up
 
 app = typer.Typer(
     name="algan-stream",
@@ -26,6 +26,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("run")(run.run)
 app.command("send")(send.send)
 app.command("watch")(watch.watch)
+app.command("health")(health.health)
 app.command("demo")(demo.demo)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(bench.app, name="bench")
@@ -47,11 +48,7 @@ def options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, to standard error.")] = False,
 ) -> None:
     """Options that stand before the subcommand."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    set_up(level=LogLevel.INFO if verbose else LogLevel.WARNING)
     if version:
         typer.echo(__version__)
         raise typer.Exit

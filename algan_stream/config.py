@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from algan_stream import endpoints
 from algan_stream.batcher import BatchConfig
 from algan_stream.errors import ConfigError
 from algan_stream.intake import Backpressure
@@ -48,6 +49,28 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise ValueError(f"deadline_ms: expected above 0 and up to 3600000, got {self.deadline_ms}")
 
 
+class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Section `http`: metrics and health for a monitoring system.
+
+    Attributes:
+        bind: `ADDRESS:PORT`; port 0 for any free one.
+        insecure: Allow an address that other hosts reach; anyone there may read the metrics.
+    """
+
+    bind: str
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        host, colon, port = self.bind.rpartition(":")
+        if not endpoints.is_host_and_port(self.bind) or not colon or not port.isdigit():
+            raise ValueError(f"bind: expected ADDRESS:PORT, such as 127.0.0.1:9108, got {self.bind!r}")
+        if not self.insecure and not endpoints.is_loopback(host.strip("[]")):
+            raise ValueError(
+                f"bind: {self.bind} can be reached from other hosts; bind to 127.0.0.1, or write "
+                "`insecure: true` to accept that anyone may read the metrics"
+            )
+
+
 class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file.
 
@@ -57,6 +80,7 @@ class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         engine: `kind` names the plugin.
         batch: When batches leave.
         sinks: Where verdicts go.
+        http: Where metrics and health are served; None: nowhere.
         drain_timeout_s: How long a stop waits for the verdicts on frames already received, 0 to 3600.
     """
 
@@ -65,6 +89,7 @@ class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     engine: dict[str, Any] = msgspec.field(default_factory=lambda: {"kind": "openvino"})
     batch: BatchConfig = BatchConfig()
     sinks: tuple[dict[str, Any], ...] = ()
+    http: HttpConfig | None = None
     drain_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:

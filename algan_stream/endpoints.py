@@ -27,7 +27,7 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, *, insecure: bool) -> str:
     scheme, _, rest = endpoint.partition("://")
     if scheme == "ipc":
         return _bind_ipc(socket, endpoint, rest)
-    if scheme != "tcp" or not _is_host_and_port(rest):
+    if scheme != "tcp" or not is_host_and_port(rest):
         raise ConfigError(f"bind: expected ipc://PATH or tcp://ADDRESS:PORT, got {endpoint!r}")
     if not insecure and not _is_loopback(endpoint):
         raise ConfigError(
@@ -73,7 +73,8 @@ def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
         raise ConfigError(f"bind: cannot bind {endpoint}: {error.strerror}") from error
 
 
-def _is_host_and_port(rest: str) -> bool:
+def is_host_and_port(rest: str) -> bool:
+    """Whether it has the form ADDRESS:PORT, with an IPv6 address in brackets; port `*` is any free one."""
     host, _, port = rest.rpartition(":")
     if host.startswith("[") != host.endswith("]"):
         return False
@@ -81,7 +82,11 @@ def _is_host_and_port(rest: str) -> bool:
 
 
 def _is_loopback(endpoint: str) -> bool:
-    host = urlsplit(endpoint.removesuffix(":*")).hostname or ""
+    return is_loopback(urlsplit(endpoint.removesuffix(":*")).hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address cannot be reached from other hosts."""
     if host == "localhost":
         return True
     try:

@@ -86,6 +86,11 @@ class Intake:
         with self._changed:
             return not any(lane.frames for lane in self._lanes.values())
 
+    def depths(self) -> dict[str, int]:
+        """How many frames wait, by camera; every camera that was opened is there."""
+        with self._changed:
+            return {camera: len(lane.frames) for camera, lane in self._lanes.items()}
+
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""

@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from algan_stream.batcher import Batch, BatchConfig, Batcher, Job
@@ -45,6 +46,8 @@ class Pipeline:
         #: Set when a thread of the pipeline has died; `close` then raises what killed it.
         self.broken = threading.Event()
         self.sink_errors = 0
+        #: How often a batch of each size was submitted.
+        self.batch_sizes: Counter[int] = Counter()
         self._cause: BaseException | None = None
         self._open: dict[int, Frame] = {}  # by ledger entry; with `_gave_up`, guarded by `_emitting`
         self._gave_up = False
@@ -52,6 +55,7 @@ class Pipeline:
         self._decider = Decider(bundle.manifest.calibration)
         self._model, self._engine_name = bundle.model_sha256[:12], str(engine.identity)
         self._intake = Intake()
+        self.queue_depths = self._intake.depths
         self._spec = bundle.manifest.spec
         self._batcher = Batcher(engine, batch or BatchConfig(), self.broken)
         self._submitted: queue.Queue[Batch | None] = queue.Queue(len(engine.slots) + 1)
@@ -136,6 +140,7 @@ class Pipeline:
             try:
                 self._engine.submit(batch.slot, len(batch.items))
                 self._submitted_count += 1
+                self.batch_sizes[len(batch.items)] += 1
             except EngineError as error:
                 log.error("%s", error)
                 batch.slot, batch.fault = None, "engine_error"
@@ -240,9 +245,8 @@ class Pipeline:
         with self._emitting:
             if self._gave_up and frame.entry not in self._open:
                 return  # `close` could not wait for it, and has answered it already
-            self.ledger.close(
-                frame.camera, frame.entry, outcome, reason, None if frame.boxes is None else box_outcomes
-            )
+            boxes = None if frame.boxes is None else box_outcomes
+            self.ledger.close(frame.camera, frame.entry, outcome, reason, boxes, (kind, why))
             self._open.pop(frame.entry, None)
             for write in (*(sink.write for sink in self._sinks), *((frame.reply,) if frame.reply else ())):
                 self._deliver(write, said)
@@ -252,7 +256,8 @@ class Pipeline:
             write(said)
         except Exception:
             self.sink_errors += 1
-            log.exception("a verdict of camera %s could not be delivered", said.camera)
+            about = {"camera": said.camera, "frame": said.frame_id}
+            log.exception("a verdict of camera %s could not be delivered", said.camera, extra=about)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:

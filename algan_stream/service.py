@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from algan_stream import plugins
 from algan_stream.boxes.base import BoxFinder
@@ -18,8 +18,10 @@ from algan_stream.config import CameraConfig, LineConfig
 from algan_stream.engines.base import Engine
 from algan_stream.engines.gate import check_golden
 from algan_stream.errors import AlganError, ConfigError, InputError, LedgerError
+from algan_stream.health import Health, HealthServer
 from algan_stream.intake import Backpressure
 from algan_stream.ledger import CameraAccount
+from algan_stream.metrics import Metrics
 from algan_stream.pipeline import Pipeline
 from algan_stream.sinks.base import Sink
 from algan_stream.sources.base import Source, SourceContext
@@ -69,11 +71,15 @@ class Service:
 
     def __init__(self, line: LineConfig, extra_sinks: Sequence[Sink] = ()) -> None:
         self._line = line
-        self._stop = threading.Event()
+        self._running, self._stop = threading.Event(), threading.Event()
         self._failed: list[BaseException] = []
         self.bundle = read_bundle(line.bundle)
         self.engine = open_engine(self.bundle, line.engine)
-        self.sinks: list[Sink] = list(extra_sinks)
+        self.health = Health(self)
+        #: Serves metrics and health, where the line says so.
+        self.http: HealthServer | None = None
+        metrics = Metrics(self) if line.http else None
+        self.sinks: list[Sink] = [*((metrics,) if metrics else ()), *extra_sinks]
         self.sources: list[tuple[CameraConfig, Source, BoxFinder]] = []
         try:
             for i, section in enumerate(line.sinks):
@@ -83,6 +89,8 @@ class Service:
             self.pipeline = Pipeline(self.bundle, self.engine, self.sinks, line.batch)
             for i, camera in enumerate(line.cameras):
                 self._open_camera(camera, f"cameras[{i}]")
+            if line.http and metrics:
+                self.http = HealthServer(line.http, self.health, metrics)
         except BaseException:
             self._close_all()
             raise
@@ -103,12 +111,14 @@ class Service:
         self.pipeline.start()
         for thread in threads:
             thread.start()
+        self._running.set()
         try:
             while any(thread.is_alive() for thread in threads):
                 if self.pipeline.broken.is_set():
                     self.stop()
                 for thread in threads:
                     thread.join(0.05)
+            self.stop()  # where the sources have ended by themselves
             self.pipeline.close(self._line.drain_timeout_s)
         finally:
             self._close_all()
@@ -128,12 +138,28 @@ class Service:
         """Messages that sources refused, by code; they were no frames, or named none."""
         total: Counter[str] = Counter()
         for _, source, _ in self.sources:
-            total.update(source.counts)
+            total.update(dict(source.counts))  # a copy at once: the source's thread may add a code meanwhile
         return dict(total)
+
+    @property
+    def phase(self) -> Literal["starting", "running", "stopping"]:
+        """Frames are taken while it is `running`; it is `stopping` until the last verdict is out."""
+        if self._stop.is_set():
+            return "stopping"
+        return "running" if self._running.is_set() else "starting"
+
+    @property
+    def failures(self) -> list[str]:
+        """What ended sources before their time; the others go on."""
+        return [f"a source broke: {error}" for error in tuple(self._failed)]
 
     def stop(self) -> None:
         """Asks the sources to end; safe from signal handlers and other threads."""
         self._stop.set()
+
+    def wait_for_stop(self, timeout_s: float) -> bool:
+        """Waits until it is `stopping`; returns whether it is."""
+        return self._stop.wait(timeout_s)
 
     def _open_camera(self, camera: CameraConfig, path: str) -> None:
         box_module, box_config = plugins.load("boxes", camera.boxes, f"{path}.boxes")
@@ -176,7 +202,8 @@ class Service:
                 self.stop()
 
     def _close_all(self) -> None:
-        parts: list[Source | Sink | Engine] = [source for _, source, _ in self.sources]
+        parts: list[Source | Sink | Engine | HealthServer] = [source for _, source, _ in self.sources]
+        parts += [self.http] if self.http else []
         for part in (*parts, *self.sinks, self.engine):
             try:
                 part.close()

@@ -45,6 +45,14 @@ def test_importing_loads_no_heavy_library(module: str) -> None:
     assert "algan_stream" in loaded
 
 
+def test_metrics_are_loaded_only_by_a_line_that_serves_them() -> None:
+    assert "prometheus_client" not in _loaded_by("import algan_stream.service")
+
+
+def test_the_probe_needs_the_standard_library_alone() -> None:
+    assert not _loaded_by("import algan_stream.probe") & {"msgspec", "numpy", "typer", "zmq", "yaml"}
+
+
 def test_the_client_alone_needs_neither_images_nor_yaml() -> None:
     assert not _loaded_by("import algan_stream.client") & {"PIL", "yaml", "typer", "rich"}
 

@@ -130,6 +130,14 @@ def test_a_full_camera_does_not_touch_another() -> None:
     assert sorted(_all(intake)) == [2, 7]
 
 
+def test_depths_of_all_cameras() -> None:
+    intake = _intake("block")
+    intake.open_lane("other", 3, "drop_newest")
+    for i in range(5):
+        intake.put(grey_frame(i, camera="other"))
+    assert intake.depths() == {"cam": 0, "other": 3}
+
+
 def test_opening_a_lane_again_keeps_what_is_in_it() -> None:
     intake = _intake("drop_newest", capacity=1)
     intake.put(grey_frame(0))

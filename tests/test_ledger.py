@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from algan_stream.errors import LedgerError
 from algan_stream.ledger import Ledger, Tally
-from algan_stream.types import Outcome
+from algan_stream.types import Outcome, VerdictKind
 
 _outcomes = st.sampled_from(Outcome)
 
@@ -64,6 +64,8 @@ class Books(RuleBasedStateMachine):
             assert account.boxes == _tally([b for _, boxes in ended for b in boxes], sum(still_open))
             unscored = sum(outcome is not Outcome.SCORED for outcome, _ in ended)
             assert account.reasons == ({"why": unscored} if unscored else {})
+            assert sum(count for codes in account.ended.values() for count in codes.values()) == len(ended)
+            assert account.verdicts == ({"unknown": {"": len(ended)}} if ended else {})  # unless one was said
             assert account.missing == self.missing[camera]
 
 
@@ -99,6 +101,32 @@ def test_reasons_are_counted_by_code_so_that_their_number_stays_bounded() -> Non
         ledger.close("a", ledger.open("a"), Outcome.FAILED, f"bad_image: line {i} of file {i}.png")
     ledger.close("a", ledger.open("a"), Outcome.DROPPED, "queue_full")
     assert ledger.snapshot()["a"].reasons == {"bad_image": 5, "queue_full": 1}
+
+
+def test_ends_and_verdicts_are_told_by_their_codes() -> None:
+    ledger = Ledger()
+
+    def end(outcome: Outcome, reason: str, verdict: VerdictKind, why: str) -> None:
+        ledger.close("a", ledger.open("a"), outcome, reason, None, (verdict, why))
+
+    end(Outcome.SCORED, "not looked at", VerdictKind.PASS, "")
+    end(Outcome.SCORED, "", VerdictKind.REJECT, "score_above_threshold")
+    end(Outcome.SCORED, "", VerdictKind.REJECT, "score_above_threshold")
+    end(Outcome.EXPIRED, "late", VerdictKind.UNKNOWN, "late")
+    end(Outcome.FAILED, "bad_image: a", VerdictKind.UNKNOWN, "bad_image: a")
+    end(Outcome.FAILED, "Somebody else's words", VerdictKind.UNKNOWN, "x" * 65)
+    account = ledger.snapshot()["a"]
+    assert account.ended == {
+        "expired": {"late": 1},
+        "failed": {"bad_image": 1, "other": 1},
+        "scored": {"": 3},
+    }
+    assert account.verdicts == {
+        "pass": {"": 1},
+        "reject": {"score_above_threshold": 2},
+        "unknown": {"late": 1, "bad_image": 1, "other": 1},
+    }
+    assert account.reasons == {"late": 1, "bad_image": 1, "other": 1}
 
 
 def test_many_threads() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from algan_stream.engines.base import EngineIdentity
 from algan_stream.errors import ConfigError
 from algan_stream.types import InputSpec
 
@@ -36,3 +37,9 @@ def test_shapes() -> None:
 def test_a_spec_survives_json() -> None:
     spec = InputSpec(height_px=3, width_px=4, mean=(0.1, 0.2, 0.3), downscale="bilinear")
     assert msgspec.json.decode(msgspec.json.encode(spec), type=InputSpec) == spec
+
+
+def test_an_engines_name_says_all_that_a_verdict_must_tell() -> None:
+    named = EngineIdentity("tensorrt", "10.14", "GPU.0", "fp16", threads=2, cache_key="0123456789abcdef")
+    assert str(named) == "tensorrt 10.14 GPU.0 fp16 0123456789ab"
+    assert str(EngineIdentity("openvino", "2026.4", "CPU", "int8", threads=2)) == "openvino 2026.4 CPU int8"

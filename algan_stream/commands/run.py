@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,10 @@ from rich.table import Table
 
 from algan_stream.commands.options import JsonOption
 from algan_stream.config import read_line
+from algan_stream.errors import AlganError
 from algan_stream.ledger import CameraAccount
+from algan_stream.logs import LogFormat, LogLevel, set_up
+from algan_stream.notify import attending
 from algan_stream.plugins import placed
 from algan_stream.service import Service, stop_on_signals
 
@@ -20,21 +24,37 @@ from algan_stream.service import Service, stop_on_signals
 def run(
     line: Annotated[Path, typer.Argument(help="Configuration of the line.", metavar="LINE.yaml")],
     json_: JsonOption = False,
+    log: Annotated[LogFormat, typer.Option(help="Form of the log on standard error.")] = LogFormat.TEXT,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="Least severity that is logged; by default warning, info with -v.")
+    ] = None,
 ) -> None:
     """Run a line until its sources end, or SIGTERM or SIGINT asks it to stop; then score what was received.
 
     With --json: a line `{"event": "ready", …}` once frames are taken, and one `{"event": "stopped", …}` with
-    the final accounts. Ends with 0 only if the accounts add up.
+    the final accounts. Ends with 0 only if the accounts add up. Under systemd, with Type=notify, it reports
+    when it is ready, and feeds the watchdog while it is well.
     """
+    set_up(log, log_level)
+    try:
+        _run(line, json_)
+    except AlganError as error:
+        if log is LogFormat.TEXT:
+            raise
+        logging.getLogger(__name__).critical("%s", error)
+        raise typer.Exit(error.exit_code) from error
+
+
+def _run(line: Path, json_: bool) -> None:
     with placed(str(line)):
         service = Service(read_line(line))
     endpoints = [
         endpoint
-        for part in (*service.sinks, *(source for _, source, _ in service.sources))
+        for part in (*service.sinks, *(source for _, source, _ in service.sources), service.http)
         if (endpoint := getattr(part, "endpoint", None))
     ]
     try:
-        with stop_on_signals(service):
+        with stop_on_signals(service), attending(service):
             _say(json_, "ready", {"engine": str(service.engine.identity), "endpoints": endpoints})
             service.run()
     finally:
