@@ -80,11 +80,15 @@ def _is_host_and_port(rest: str) -> bool:
     return port == "*" or (port.isascii() and port.isdigit() and int(port) <= 65_535)  # ZeroMQ wraps around
 
 
-def _is_loopback(endpoint: str) -> bool:
-    host = urlsplit(endpoint.removesuffix(":*")).hostname or ""
+def is_loopback_host(host: str) -> bool:
+    """Whether a host's name or address is this host's own, reached without a network."""
     if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_loopback(endpoint: str) -> bool:
+    return is_loopback_host(urlsplit(endpoint.removesuffix(":*")).hostname or "")
