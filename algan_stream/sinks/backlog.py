@@ -111,6 +111,8 @@ class FileBacklog:
         self._lock = threading.Lock()
         self._path = folder / "records"
         self._file = self._hold = -1
+        self._start = self._end = _POSITION.size  # of what waits, in the file
+        self._count = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._hold = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -144,7 +144,7 @@ class ModbusSink(Sink):
         from pymodbus.client import ModbusTcpClient
 
         config = self._config
-        client = ModbusTcpClient(config.host, port=config.port, timeout=config.timeout_s, retries=0)
+        client: Any = ModbusTcpClient(config.host, port=config.port, timeout=config.timeout_s, retries=0)
         if not client.connect():
             raise ConnectionError(f"{config.host}:{config.port}: no PLC answers")
         self._client = client

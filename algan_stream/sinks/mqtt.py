@@ -89,9 +89,10 @@ class MqttSink(Sink):
         import threading
 
         import paho.mqtt.client as paho
+        from paho.mqtt.enums import CallbackAPIVersion
 
         config = self._config
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, config.client_id)
+        client = paho.Client(CallbackAPIVersion.VERSION2, config.client_id)
         answered, answers = threading.Event(), []
 
         def on_connect(_: Any, __: Any, ___: Any, reason: Any, ____: Any) -> None:
