@@ -15,6 +15,9 @@ from algan_stream.errors import ConfigError
 from algan_stream.intake import Backpressure
 from algan_stream.plugins import convert
 
+#: Keys of a source or sink that name files or folders.
+_PATHS = ("path", "spill")
+
 #: Names of cameras: they stand in topics, file names and metrics.
 CAMERA_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -144,8 +147,9 @@ def read_line(path: str | Path) -> LineConfig:
 
 def _with_absolute_paths(line: LineConfig, folder: Path) -> LineConfig:
     def placed(section: dict[str, Any]) -> dict[str, Any]:
-        path = section.get("path")
-        return {**section, "path": str(folder / path)} if isinstance(path, str) else section
+        files = {key: str(folder / value) for key in _PATHS if isinstance(value := section.get(key), str)}
+        nested = section.get("delivery")
+        return {**section, **files} | ({"delivery": placed(nested)} if isinstance(nested, dict) else {})
 
     bundle = line.bundle if line.bundle == "demo" else str(folder / line.bundle)
     cameras = tuple(msgspec.structs.replace(c, source=placed(c.source)) for c in line.cameras)

@@ -10,6 +10,7 @@ AlganError
 │   └── GateError        an engine does not reproduce the bundle's golden logits
 ├── PluginError          a source, sink, engine or box plugin is unknown or lacks a dependency
 ├── ProtocolError        a peer broke the wire protocol
+├── SinkRefusedError     a receiver of verdicts says that it will never take this one
 └── LedgerError          the frame accounts do not add up (a bug: the service stops)
 
 Messages say what was expected, what came, and how to mend it.
@@ -73,6 +74,10 @@ class ProtocolError(AlganError):
     """A message does not follow the wire protocol; the message says which field and why."""
 
     exit_code = 7
+
+
+class SinkRefusedError(AlganError):
+    """A receiver says that it will never take this verdict; trying again would only hold up the others."""
 
 
 class LedgerError(AlganError):

@@ -24,6 +24,7 @@ from algan_stream.ledger import CameraAccount
 from algan_stream.metrics import Metrics
 from algan_stream.pipeline import Pipeline
 from algan_stream.sinks.base import Sink
+from algan_stream.sinks.outlet import open_sink
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.types import VectorSpec
 
@@ -83,9 +84,7 @@ class Service:
         self.sources: list[tuple[CameraConfig, Source, BoxFinder]] = []
         try:
             for i, section in enumerate(line.sinks):
-                module, config = plugins.load("sinks", section, f"sinks[{i}]")
-                with plugins.placed(f"sinks[{i}]"):
-                    self.sinks.append(module.create(config))
+                self.sinks.append(open_sink(section, f"sinks[{i}]"))
             self.pipeline = Pipeline(self.bundle, self.engine, self.sinks, line.batch)
             for i, camera in enumerate(line.cameras):
                 self._open_camera(camera, f"cameras[{i}]")
