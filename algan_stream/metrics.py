@@ -103,6 +103,19 @@ class Metrics(Sink):
             ("code",),
             [((code,), count) for code, count in service.refusals().items()],
         )
+        deliveries = self._service.deliveries()
+        yield _counter(
+            "algan_sink_verdicts_total",
+            "Verdicts by what became of them at a sink that waits for a receiver.",
+            ("sink", "outcome"),
+            [
+                ((sink, outcome), getattr(counts, outcome))
+                for sink, counts in deliveries.items()
+                for outcome in ("delivered", "lost", "refused")
+            ],
+        )
+        waiting: _Rows = [((sink,), counts.waiting) for sink, counts in deliveries.items()]
+        yield _gauge("algan_sink_waiting", "Verdicts that wait for a receiver.", ("sink",), waiting)
         yield from self._identities()
         yield from self._histograms(dict(pipeline.batch_sizes))
 

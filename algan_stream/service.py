@@ -24,7 +24,7 @@ from algan_stream.ledger import CameraAccount
 from algan_stream.metrics import Metrics
 from algan_stream.pipeline import Pipeline
 from algan_stream.sinks.base import Sink
-from algan_stream.sinks.outlet import open_sink
+from algan_stream.sinks.outlet import DeliveryCounts, Outlet, open_sink
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.types import VectorSpec
 
@@ -139,6 +139,10 @@ class Service:
         for _, source, _ in self.sources:
             total.update(dict(source.counts))  # a copy at once: the source's thread may add a code meanwhile
         return dict(total)
+
+    def deliveries(self) -> dict[str, DeliveryCounts]:
+        """What became of the verdicts that wait for somebody else, by sink."""
+        return {sink.name: sink.counts() for sink in self.sinks if isinstance(sink, Outlet)}
 
     @property
     def phase(self) -> Literal["starting", "running", "stopping"]:

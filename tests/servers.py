@@ -112,7 +112,7 @@ class WebServer:
         got: Body and headers of each POST that was answered with 2xx.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.got: list[tuple[bytes, dict[str, str]]] = []
         self.statuses: list[int] = []
         outer = self
@@ -135,7 +135,7 @@ class WebServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)

@@ -61,9 +61,12 @@ def _run(line: Path, json_: bool) -> None:
         accounts, refused = service.accounts(), service.refusals()  # also when a part of the service broke
         if json_:
             more = {"refused": refused, "sink_errors": service.pipeline.sink_errors}
-            _say(json_, "stopped", {"cameras": accounts, **more})
+            _say(json_, "stopped", {"cameras": accounts, **more, "deliveries": service.deliveries()})
         else:
             Console().print(account_table(accounts))
+            for sink, counts in service.deliveries().items():
+                told = ", ".join(f"{name} {n}" for name, n in msgspec.structs.asdict(counts).items())
+                typer.echo(f"{sink}: {told}")
             if refused:
                 typer.echo("refused messages: " + ", ".join(f"{code} {n}" for code, n in refused.items()))
 

@@ -89,7 +89,7 @@ class Outlet(Sink):
     """
 
     def __init__(self, name: str, open_sink: Callable[[], Sink], sink: Sink, config: DeliveryConfig) -> None:
-        self._name, self._open_sink, self._config = name, open_sink, config
+        self.name, self._open_sink, self._config = name, open_sink, config
         self._sink: Sink | None = sink
         self._backlog: Backlog = (
             MemoryBacklog(config.queue_size)
@@ -115,7 +115,7 @@ class Outlet(Sink):
         """Puts a verdict into the queue."""
         if lost := self._backlog.put(wire.encode(verdict)):
             if self._counts.lost == 0:
-                log.error("%s: its queue is full; verdicts are lost for it from now on", self._name)
+                log.error("%s: its queue is full; verdicts are lost for it from now on", self.name)
             self._counts.lost += lost
         self._more.set()
 
@@ -134,7 +134,7 @@ class Outlet(Sink):
         self._thread.join(self._config.drain_s + 1.0)
         if left := len(self._backlog):
             where = "they wait in the spill folder" if self._config.spill else "they are lost for it"
-            log.warning("%s: %d verdicts are not delivered; %s", self._name, left, where)
+            log.warning("%s: %d verdicts are not delivered; %s", self.name, left, where)
         stuck = self._thread.is_alive()  # in the receiver's hands; it must not find the file gone
         self._counts.lost += 0 if stuck and self._config.spill else self._backlog.close()
         if self._sink is not None and not stuck:
@@ -163,14 +163,14 @@ class Outlet(Sink):
                 self._sink.write(wire.decode_verdict(record))
         except (SinkRefusedError, ProtocolError) as error:  # the latter: spilt by another version
             self._counts.refused += 1
-            log.error("%s: refused for good: %s", self._name, error)
+            log.error("%s: refused for good: %s", self.name, error)
             return True
         except Exception as error:  # noqa: BLE001  whatever a receiver's library raises
             self._fail(error)
             return False
         self._counts.delivered += record is not None
         if self._failed_in_a_row:
-            log.warning("%s: works again after %d failed attempts", self._name, self._failed_in_a_row)
+            log.warning("%s: works again after %d failed attempts", self.name, self._failed_in_a_row)
         self._failed_in_a_row = 0
         return True
 
@@ -178,12 +178,12 @@ class Outlet(Sink):
         self._counts.failures += 1
         self._failed_in_a_row += 1
         level = logging.ERROR if self._failed_in_a_row == 1 else logging.DEBUG
-        log.log(level, "%s: nothing can be delivered: %s", self._name, error)
+        log.log(level, "%s: nothing can be delivered: %s", self.name, error)
         if self._sink is not None:
             try:
                 self._sink.close()
             except Exception:
-                log.debug("%s: could not be closed", self._name, exc_info=True)
+                log.debug("%s: could not be closed", self.name, exc_info=True)
             self._sink = None
         doubled_s = self._config.retry_first_s * 2.0 ** min(self._failed_in_a_row - 1, 30)
         # Not to the second: many lines would else come back to one receiver all at once.
