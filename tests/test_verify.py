@@ -137,6 +137,11 @@ def test_what_may_stand_after_engine() -> None:
         "precision": "fp16",
         "provider": "tensorrt",
     }
+    assert parse("{kind: openvino, threads: 1}").section == {"kind": "openvino", "threads": 1}
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        parse("{kind: [openvino}")
+    with pytest.raises(PluginError, match=r"--engine\.kind: .* got None"):
+        parse("{}")
     with pytest.raises(PluginError, match=r"--engine\.kind: expected one of .*openvino.*, got 'tpu'"):
         parse("tpu:int8")
     names = [wanted.name for wanted in everything()]

@@ -14,11 +14,12 @@ import numpy.typing as npt
 from rich.table import Table
 
 from algan_stream import plugins
+from algan_stream.auroc import auroc
 from algan_stream.bundle import Bundle
 from algan_stream.commands.bench_engine import TURNS, saturated
 from algan_stream.engines.base import Engine
 from algan_stream.errors import AlganError, ImageError
-from algan_stream.measures import Judged, auroc, compare, labelled_images
+from algan_stream.measures import Judged, compare, labelled_images
 from algan_stream.scoring import score_images
 
 #: What is tried; the first that can be had is what the others are compared with.

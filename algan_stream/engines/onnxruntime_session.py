@@ -36,7 +36,7 @@ def library() -> ModuleType:
         PluginError: It is not installed.
     """
     try:
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
     except ModuleNotFoundError as error:
         raise PluginError(
             "engine.kind: onnxruntime needs the Python package onnxruntime; "

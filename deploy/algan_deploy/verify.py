@@ -42,7 +42,9 @@ def verify(
     bundle: BundleArgument,
     engine: Annotated[
         list[str] | None,
-        typer.Option(help="KIND[:precision[:device]]; may be repeated. By default all that there are."),
+        typer.Option(
+            help="KIND[:precision[:device]] or a section `{kind: KIND, …}`; may be repeated. By default all."
+        ),
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Also compare the engines' verdicts on the images in this folder.")

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 import numpy as np
+import yaml
 
 from algan_stream import plugins
 from algan_stream.bundle import Bundle
@@ -68,12 +69,14 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse(name: str) -> Wanted:
-    """Reads KIND[:precision[:device]].
+    """Reads KIND[:precision[:device]], or a whole section as in a line's YAML, `{kind: …, …}`.
 
     Raises:
         ConfigError: It has no such form, or the kind no such choice.
         PluginError: The kind is unknown.
     """
+    if name.startswith("{"):
+        return Wanted(name=name, section=_section(name), by_name=True)
     kind, *more = name.split(":", 2)
     config = plugins.find("engines", kind, "--engine").Config
     keys = ("precision", next((key for key in _PLACES if key in config.__struct_fields__), "device"))
@@ -81,6 +84,15 @@ def parse(name: str) -> Wanted:
     if unknown := [key for key in section if key not in config.__struct_fields__]:
         raise ConfigError(f"--engine {name}: {kind} has no choice of {unknown[0]}")
     return Wanted(name=name, section=section, by_name=True)
+
+
+def _section(text: str) -> dict[str, Any]:
+    try:
+        section = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--engine {text}: is not valid YAML: {error}") from error
+    plugins.find("engines", section.get("kind"), "--engine")
+    return dict(section)
 
 
 def everything() -> list[Wanted]:

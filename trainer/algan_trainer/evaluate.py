@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from algan_stream.measures import auroc
+from algan_stream.auroc import auroc
 
 FloatArray = npt.NDArray[np.float64]
+
+__all__ = ["FloatArray", "auroc", "auroc_of", "per_type", "share_above"]
 
 
 def share_above(scores: npt.ArrayLike, threshold: float) -> float | None:

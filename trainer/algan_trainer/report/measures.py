@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from algan_stream.measures import auroc
 from algan_trainer.data import GOOD
+from algan_trainer.evaluate import auroc
 from algan_trainer.report.content import (
     Counts,
     Histogram,
