@@ -28,7 +28,7 @@ def make_bundle(
 ) -> Bundle:
     """Writes a bundle with a random discriminator whose goldens ONNX's own reference evaluator computed.
 
-    Quantised: with an int8 graph of it, whose weights have 8 bits and whose input 8 in all.
+    Quantised: with an int8 graph of it as well.
     """
     spec = InputSpec(height_px=size_px, width_px=size_px)
     staged = Path(tempfile.mkdtemp(dir=path.parent))
@@ -41,7 +41,7 @@ def make_bundle(
     logits = onnx.reference.ReferenceEvaluator(model).run(None, {"input": inputs})[0].astype(np.float32)
     np.savez_compressed(staged / GOLDEN, images_rgb=images, inputs=inputs, logits=logits)
     if quantised:
-        onnx.save(quantise(model, float(np.abs(inputs).max())), staged / QUANTIZED)
+        onnx.save(quantise(model, inputs), staged / QUANTIZED)
     spread = float(logits.std()) + 1.0
     return write_bundle(
         path,
@@ -100,34 +100,50 @@ def discriminator(spec: InputSpec, width: int, seed: int) -> onnx.ModelProto:
     return model
 
 
-def quantise(model: onnx.ModelProto, input_peak: float) -> onnx.ModelProto:
-    """Q/DQ on the input and on the first convolution's weights: enough for an engine to compute in int8."""
+def quantise(model: onnx.ModelProto, inputs: np.ndarray, *, levels: int = 63) -> onnx.ModelProto:
+    """Q/DQ about the first convolution: what engines compute in int8.
+
+    With more than 63 levels of a weight, sums of two products overflow on processors without VNNI.
+    """
     made = onnx.ModelProto()
     made.CopyFrom(model)
     graph = made.graph
     first = next(node for node in graph.node if node.op_type == "Conv")
     weights = next(w for w in graph.initializer if w.name == first.input[1])
     kernel = onnx.numpy_helper.to_array(weights)
-    # 7 bits: sums of two products of 8 bits overflow on processors without VNNI.
+    probe = helper.make_graph(
+        [first], "first", [graph.input[0]], [helper.make_empty_tensor_value_info(first.output[0])], [weights]
+    )
+    evaluator = onnx.reference.ReferenceEvaluator(helper.make_model(probe, opset_imports=made.opset_import))
+    found = evaluator.run(None, {"input": inputs})[0]
     peak = float(np.abs(kernel).max())
     numbers = {
-        "int8_w_q": np.rint(kernel / peak * 63).astype(np.int8),
-        "int8_w_scale": np.float32(peak / 63),
-        "int8_w_zero": np.int8(0),
-        "int8_x_scale": np.float32(input_peak / 127),
-        "int8_x_zero": np.uint8(128),
+        "q_weights": np.rint(kernel / peak * levels).astype(np.int8),
+        "q_weights_scale": np.float32(peak / levels),
+        "q_weights_zero": np.int8(0),
+        "q_in_scale": np.float32(np.abs(inputs).max() / 127),
+        "q_in_zero": np.uint8(128),
+        "q_out_scale": np.float32(np.abs(found).max() / 127),
+        "q_out_zero": np.uint8(128),
     }
     graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in numbers.items())
     graph.initializer.remove(weights)
-    graph.node.insert(
-        0, helper.make_node("QuantizeLinear", ["input", "int8_x_scale", "int8_x_zero"], ["int8_x"])
-    )
-    graph.node.insert(
-        1, helper.make_node("DequantizeLinear", ["int8_x", "int8_x_scale", "int8_x_zero"], ["int8_input"])
-    )
-    graph.node.insert(
-        2, helper.make_node("DequantizeLinear", ["int8_w_q", "int8_w_scale", "int8_w_zero"], ["int8_weights"])
-    )
-    first.input[0], first.input[1] = "int8_input", "int8_weights"
+    place, output = list(graph.node).index(first), first.output[0]
+    before = [
+        helper.make_node("QuantizeLinear", ["input", "q_in_scale", "q_in_zero"], ["q_in"]),
+        helper.make_node("DequantizeLinear", ["q_in", "q_in_scale", "q_in_zero"], ["dq_in"]),
+        helper.make_node(
+            "DequantizeLinear", ["q_weights", "q_weights_scale", "q_weights_zero"], ["dq_weights"]
+        ),
+    ]
+    after = [
+        helper.make_node("QuantizeLinear", ["dq_conv", "q_out_scale", "q_out_zero"], ["q_out"]),
+        helper.make_node("DequantizeLinear", ["q_out", "q_out_scale", "q_out_zero"], [output]),
+    ]
+    first.input[0], first.input[1], first.output[0] = "dq_in", "dq_weights", "dq_conv"
+    for i, node in enumerate(before):
+        graph.node.insert(place + i, node)
+    for i, node in enumerate(after):
+        graph.node.insert(place + len(before) + 1 + i, node)
     onnx.checker.check_model(made)
     return made

@@ -106,6 +106,8 @@ def open_session(
     options.log_severity_level = 3  # errors only; they also come as exceptions
     # Waiting threads would spin on processors that preprocessing needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without VNNI a processor saturates sums of two 8-bit products, and int8 would depend on who computes.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if provider != "cpu":
         options.use_deterministic_compute = True
         if whole:
