@@ -21,7 +21,9 @@ from algan_stream.errors import AlganError, ConfigError, PluginError
 
 Group = Literal["sources", "boxes", "engines", "sinks"]
 #: Modules of a group's folder that are no plugins.
-_HELPERS = frozenset({"base", "gate", "graph", "backlog", "outlet"})
+_HELPERS = frozenset(
+    {"base", "gate", "graph", "backlog", "outlet", "onnxruntime_session", "openvino_device"}
+)
 
 
 def kinds(group: Group) -> list[str]:
@@ -46,11 +48,19 @@ def load(group: Group, section: dict[str, Any], path: str) -> tuple[ModuleType, 
         PluginError: The kind is unknown, or a library that it needs is missing.
         ConfigError: A key is unknown, missing or out of range.
     """
-    kind = section.get("kind")
+    module = find(group, section.get("kind"), path)
+    return module, convert(section, module.Config, path)
+
+
+def find(group: Group, kind: object, path: str) -> ModuleType:
+    """Imports a plugin.
+
+    Raises:
+        PluginError: The kind is unknown, or a library that it needs is missing.
+    """
     if not isinstance(kind, str) or kind not in kinds(group):
         raise PluginError(f"{path}.kind: expected one of {', '.join(kinds(group))}, got {kind!r}")
-    module = _import(group, kind, path)
-    return module, convert(section, module.Config, path)
+    return _import(group, kind, path)
 
 
 def convert(section: Any, to: type[Any], path: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,6 @@ def test_calibrate_takes_a_raw_threshold(tmp_path: Path, parts: Path) -> None:
             ("preprocess", "--full", "--only", "VGA to 256 px, bilinear", "--seconds", 0.1),
             {"opencv+numpy", "blobfromimages", "floor"},
         ),
-        (("engine", "--bundle", "demo", "--seconds", 0.2), {"bare-engine"}),
         (("pipeline", "--bundle", "demo", "--seconds", 0.5), {"bare-engine"}),
     ],
 )
@@ -117,6 +117,34 @@ def test_bench_rows_have_what_other_tools_rely_on(
         assert set(row) == {"case", "subject", "value", "unit", "peer", "peer_value", "ratio"}
         assert row["value"] > 0
         assert row["ratio"] > 0
+
+
+def test_bench_engine_sets_every_engine_beside_the_first(
+    tmp_path: Path, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("algan_stream.commands.bench_engine.TURNS", 1)
+    monkeypatch.setattr("algan_stream.commands.bench_engines.TURNS", 1)
+    path = make_bundle(tmp_path / "bundle", quantised=True).path
+    labelled = tmp_path / "labelled"
+    shutil.copytree(parts, labelled / "good")
+    shutil.copytree(parts, labelled / "dent")
+    file = tmp_path / "rows.json"
+    call("bench", "engine", "--bundle", path, "--images", labelled, "--seconds", 0.1, "--json", file)
+    found = json.loads(file.read_text())
+    assert {row["peer"] for row in found["wrapper"]} == {"bare-engine", "benchmark_app"}
+    assert all(row["ratio"] > 0 for row in found["wrapper"])
+    by_name = {" ".join(line["engine"].split()[::3]): line for line in found["engines"]}
+    assert {"openvino fp32", "openvino int8", "onnxruntime fp32", "onnxruntime int8"} <= set(by_name)
+    for line in by_name.values():
+        assert set(line["ms_per_image"]) == {"1", "8", "64"}
+        assert all(ms > 0 for ms in line["ms_per_image"].values())
+        assert line["auroc"] == 0.5  # both folders hold the same images
+    assert found["engines"][0]["times_first"] == 1.0
+    assert found["engines"][0]["max_score_difference"] == 0.0
+    assert by_name["onnxruntime fp32"]["max_score_difference"] < 1e-3
+    assert by_name["openvino int8"]["max_score_difference"] > 1e-3
+    for refusal in found["refused"]:
+        assert refusal["reason"]
 
 
 def test_the_full_list_has_every_format_frame_box_count_and_output() -> None:

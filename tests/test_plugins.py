@@ -16,7 +16,7 @@ from algan_stream.errors import PluginError
 _GROUPS: dict[plugins.Group, set[str]] = {
     "sources": {"folder", "video", "zmq"},
     "boxes": {"attached", "tiles", "whole"},
-    "engines": {"openvino"},
+    "engines": {"onnxruntime", "openvino"},
     "sinks": {"jsonl", "zmq_pub"},
 }
 
@@ -26,7 +26,7 @@ def test_the_built_in_ones_are_found_and_helpers_are_not(group: plugins.Group) -
     found = plugins.kinds(group)
     assert found == sorted(found)
     assert _GROUPS[group] <= set(found)
-    assert not {"base", "gate"} & set(found)
+    assert not {"base", "gate", "graph", "onnxruntime_session", "openvino_device"} & set(found)
 
 
 @pytest.mark.parametrize("group", _GROUPS)

@@ -61,13 +61,24 @@ def preprocess(
 def engine(
     json_: JsonFile = None,
     bundle: BundleOption = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder with `good` and others in it: AUROC and verdicts of every engine."),
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Time for each measurement.", min=0.1)] = 3.0,
 ) -> None:
-    """Images per second of our engine wrapper against OpenVINO's own asynchronous queue."""
+    """Every engine and precision side by side; and our wrapper against OpenVINO's own queue and benchmark."""
     from algan_stream.commands.bench_engine import rows
+    from algan_stream.commands.bench_engines import lines, table
 
     with _bundle(bundle) as opened:
-        _report(lambda: rows(opened, seconds), json_)
+        found, refused = lines(opened, seconds, images)
+        Console().print(table(found, refused))
+        for one in refused:
+            typer.echo(f"{one.engine}: {one.reason}")
+        wrapper = rows(opened, seconds)
+    _write({"engines": found, "refused": refused, "wrapper": wrapper}, json_)
+    Console().print(_compared(wrapper))
 
 
 @app.command()
@@ -95,7 +106,7 @@ def _bundle(path: str | None) -> Iterator[Bundle]:
         yield reference_bundle(Path(folder))
 
 
-def _write(measured: list[Row], json_: Path | None) -> None:
+def _write(measured: Any, json_: Path | None) -> None:
     if json_ is not None:
         json_.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=1) + b"\n")
 
@@ -115,6 +126,11 @@ def _by_case(measured: list[Row]) -> Table:
 def _report(measure: Callable[[], list[Row]], json_: Path | None) -> None:
     measured = measure()
     _write(measured, json_)
+    Console().print(_compared(measured))
+
+
+def _compared(measured: list[Row]) -> Table:
+    """One row for each comparison."""
     table = Table("case", "subject", "value", "peer", "peer's value", "ratio")
     for row in measured:
         unit = row["unit"]
@@ -124,6 +140,6 @@ def _report(measure: Callable[[], list[Row]], json_: Path | None) -> None:
             f"{row['value']:.4g} {unit}",
             row["peer"],
             f"{row['peer_value']:.4g} {unit}",
-            f"{row['ratio']:.2f}×",
+            f"{row['ratio']:.3f}×",
         )
-    Console().print(table)
+    return table

@@ -38,7 +38,7 @@ class _Counter(Sink):
             self.scored += len(verdict.boxes)
 
 
-def rows(bundle: Bundle, precision: Literal["fp32", "bf16"], seconds: float) -> list[Any]:
+def rows(bundle: Bundle, precision: Literal["fp32", "bf16", "fp16", "int8"], seconds: float) -> list[Any]:
     """Scores per second: frames of a camera as a whole, of two sizes, and boxes in frames."""
     engine = create(bundle, Config(precision=precision, max_batch=8))
     measured = []

@@ -15,10 +15,12 @@ from algan_stream.errors import InputError
 
 
 class Precision(str, Enum):
-    """Arithmetic of the engine."""
+    """Arithmetic of the engine, as far as processor and bundle have it."""
 
     FP32 = "fp32"
     BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
 
 
 BundleArgument = Annotated[

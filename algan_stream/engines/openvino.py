@@ -1,7 +1,8 @@
-"""OpenVINO on CPUs: the default engine; runs anywhere, needs no GPU."""
+"""OpenVINO: the default engine; runs anywhere, needs no GPU, and uses one of Intel's where there is one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,21 +14,30 @@ from algan_stream.bundle import Bundle
 from algan_stream.cpus import available_cpus
 from algan_stream.engines.base import Engine, EngineConfig, EngineIdentity, Slot
 from algan_stream.engines.graph import Floats, Graph, Shape
-from algan_stream.errors import EngineError
+from algan_stream.engines.openvino_device import FIXED_BATCH, check_precision, choose, present, properties
+from algan_stream.errors import AlganError, EngineError
 
-#: OpenVINO's name of each precision.
-HINTS = {"fp32": "f32", "bf16": "bf16"}
+_DEVICE = re.compile(r"CPU|GPU(\.\d+)?|NPU|AUTO")
 
 
 class Config(EngineConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Section `engine` with `kind: openvino`; `streams: 0` is one for each thread.
+    """Section `engine` with `kind: openvino`; `streams: 0` is one for each thread, or what a GPU wants.
 
     Attributes:
-        precision: `fp32`, or `bf16` where the processor computes in it.
+        precision: What the device must be able to compute in; `int8` runs the bundle's quantised graph.
+        device: `CPU`, `GPU`, `GPU.1` (the second of several), `NPU`, or `AUTO`: which OpenVINO thinks best.
+        cache_dir: Folder where OpenVINO keeps compiled models, for a faster start on a GPU; empty: nowhere.
     """
 
     kind: Literal["openvino"] = "openvino"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
+    device: str = "CPU"
+    cache_dir: str = ""
+
+    def __post_init__(self) -> None:
+        EngineConfig.__post_init__(self)
+        if not _DEVICE.fullmatch(self.device):
+            raise ValueError(f"device: expected CPU, GPU, GPU.n, NPU or AUTO, got {self.device!r}")
 
 
 class OpenVinoEngine(Engine):
@@ -36,30 +46,36 @@ class OpenVinoEngine(Engine):
     def __init__(self, bundle: Bundle, config: Config) -> None:
         import openvino as ov
 
-        core = ov.Core()
+        core, path = ov.Core(), bundle.model_for(config.precision)
         threads = config.threads or available_cpus()
-        streams = min(config.streams or threads, threads)
-        _check_precision(core, config.precision)
         try:
-            model = core.read_model(bundle.model_for(config.precision))
+            model = core.read_model(path)
             _check_model(model, bundle.manifest.spec.shape)
-            self._compiled: Any = core.compile_model(
-                model,
-                "CPU",
-                {
-                    "PERFORMANCE_HINT": "THROUGHPUT",
-                    "INFERENCE_PRECISION_HINT": HINTS[config.precision],
-                    "INFERENCE_NUM_THREADS": threads,
-                    "NUM_STREAMS": streams,
-                },
+            device = choose(core, config.device, path)
+            check_precision(core, device, config.precision)
+            cpu = device == "CPU"
+            self._fixed = device in FIXED_BATCH
+            if self._fixed:
+                model.reshape([config.max_batch, *bundle.manifest.spec.shape])
+            wanted = properties(
+                device,
+                config.precision,
+                "THROUGHPUT",
+                threads=threads,
+                streams=min(config.streams or threads, threads) if cpu else config.streams,
+                cache_dir=config.cache_dir,
             )
-        except EngineError:
+            self._compiled: Any = core.compile_model(model, device, wanted)
+            streams = wanted.get("NUM_STREAMS") or self._compiled.get_property(
+                "OPTIMAL_NUMBER_OF_INFER_REQUESTS"
+            )
+        except AlganError:
             raise
         except Exception as error:
-            raise EngineError(f"{bundle.model_path}: OpenVINO cannot compile it: {error}") from error
+            raise EngineError(f"{path}: OpenVINO cannot compile it: {error}") from error
         version = ov.get_version().split("-")[0]
         super().__init__(
-            EngineIdentity("openvino", version, "CPU", config.precision, threads),
+            EngineIdentity("openvino", version, device, config.precision, threads if cpu else 1),
             bundle.manifest.spec,
             config.max_batch,
             slot_count=2 * streams + 1,
@@ -67,10 +83,11 @@ class OpenVinoEngine(Engine):
         )
         self._requests = [self._compiled.create_infer_request() for _ in self.slots]
         # A tensor over the first n images of a slot costs some microseconds to make; each is made once.
+        sizes = [self.max_batch] * self.max_batch if self._fixed else range(1, self.max_batch + 1)
         self._tensors = [
-            [ov.Tensor(slot.inputs_nchw[: n + 1], shared_memory=True) for n in range(self.max_batch)]
-            for slot in self.slots
+            [ov.Tensor(slot.inputs_nchw[:n], shared_memory=True) for n in sizes] for slot in self.slots
         ]
+        self._counts = [0] * len(self.slots)
         self._warm_up()
 
     def close(self) -> None:
@@ -82,18 +99,19 @@ class OpenVinoEngine(Engine):
     def _start(self, slot: Slot, count: int) -> None:
         request = self._requests[slot.index]
         request.set_input_tensor(self._tensors[slot.index][count - 1])
+        self._counts[slot.index] = count
         request.start_async()
 
     def _finish(self, slot: Slot, timeout_s: float) -> npt.NDArray[np.float32]:
         request = self._requests[slot.index]
         if not request.wait_for(int(timeout_s * 1000)):
             raise TimeoutError
-        logits: npt.NDArray[np.float32] = request.get_output_tensor().data.copy()
+        logits: npt.NDArray[np.float32] = request.get_output_tensor().data[: self._counts[slot.index]].copy()
         return logits
 
     def _warm_up(self) -> None:
         """Runs every batch size once: OpenVINO prepares kernels for a shape when it first meets it."""
-        for count in range(1, self.max_batch + 1):
+        for count in [self.max_batch] if self._fixed else range(1, self.max_batch + 1):
             for slot in self.slots[: self.streams]:
                 self._start(slot, count)
             for slot in self.slots[: self.streams]:
@@ -104,9 +122,18 @@ def create(bundle: Bundle, config: Config) -> OpenVinoEngine:
     """Compiles the bundle's model for this machine.
 
     Raises:
-        EngineError: The model's inputs or outputs are not the bundle's, or the precision is not to be had.
+        BundleError: There is no graph of this precision.
+        EngineError: The model's inputs or outputs are not the bundle's, or device or precision are not to be
+            had.
     """
     return OpenVinoEngine(bundle, config)
+
+
+def devices() -> list[str]:
+    """The devices here."""
+    import openvino as ov
+
+    return present(ov.Core())
 
 
 class OpenVinoGraph(Graph):
@@ -116,17 +143,24 @@ class OpenVinoGraph(Graph):
         import openvino as ov
 
         core = ov.Core()
-        _check_precision(core, config.precision)
         try:
             model = core.read_model(path)
             _check_graph(path, model, input_shape, outputs)
-            properties = {
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": HINTS[config.precision],
-                "INFERENCE_NUM_THREADS": config.threads or available_cpus(),
-            }
-            self._compiled: Any = core.compile_model(model, "CPU", properties)
-        except EngineError:
+            device = choose(core, config.device, path)
+            check_precision(core, device, config.precision)
+            wanted = properties(
+                device,
+                config.precision,
+                "LATENCY",
+                threads=config.threads or available_cpus(),
+                streams=0,
+                cache_dir=config.cache_dir,
+            )
+            self._fixed = device in FIXED_BATCH
+            if self._fixed:
+                model.reshape([config.max_batch, *input_shape])
+            self._compiled: Any = core.compile_model(model, device, wanted)
+        except AlganError:
             raise
         except Exception as error:
             raise EngineError(f"{path}: OpenVINO cannot compile it: {error}") from error
@@ -137,8 +171,12 @@ class OpenVinoGraph(Graph):
         self._compiled = None
 
     def _run(self, inputs: Floats) -> dict[str, Floats]:
+        count = len(inputs)
+        if self._fixed and count < self.max_batch:
+            missing = np.zeros((self.max_batch - count, *self.input_shape), np.float32)
+            inputs = np.concatenate([inputs, missing])
         found = self._compiled(inputs)
-        return {name: found[name].copy() for name in self.outputs}
+        return {name: found[name][:count].copy() for name in self.outputs}
 
 
 def open_graph(path: Path, input_shape: Shape, outputs: Mapping[str, Shape], config: Config) -> OpenVinoGraph:
@@ -155,15 +193,6 @@ def _check_graph(path: Path, model: Any, input_shape: Shape, outputs: Mapping[st
         raise EngineError(
             f"{path}: expected one input {wanted} and outputs {expected}, got inputs {found} and outputs "
             f"{given}"
-        )
-
-
-def _check_precision(core: Any, precision: str) -> None:
-    offered = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "bf16" and "BF16" not in offered:
-        raise EngineError(
-            f"engine.precision: bf16 is not offered by this processor (it offers {', '.join(offered)}); "
-            "use fp32"
         )
 
 

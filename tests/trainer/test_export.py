@@ -99,8 +99,9 @@ def test_bundle_is_complete(tiny: Config, mvtec: Path, tmp_path: Path) -> None:
     }
     assert golden.images_rgb.shape == (len(golden.logits), 32, 32, 3)
     assert golden.images_rgb.dtype == np.uint8
-    assert manifest.tolerance.keys() == {"fp32", "bf16"}
-    assert 0 < manifest.tolerance["fp32"] <= manifest.tolerance["bf16"] < 1
+    assert manifest.tolerance.keys() == {"fp32", "bf16", "fp16"}
+    fp32, fp16, bf16 = (manifest.tolerance[name] for name in ("fp32", "fp16", "bf16"))
+    assert 0 < fp32 <= fp16 <= bf16 < 1
     provenance = manifest.provenance
     assert provenance["data"]["counts"]["train"] == {"good": 12, "anomalous": 0}
     assert provenance["metrics"].keys() == {"validation_auroc", "test_auroc"}

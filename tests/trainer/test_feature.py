@@ -332,7 +332,7 @@ def test_training_gives_one_bundle_that_judges_images(
 def test_without_rotations_bf16_is_offered(featured: Config, coloured: Path, tmp_path: Path) -> None:
     config = override(featured, {"epochs": 1, "feature.test_rotations": 1, "feature.train_rotations": 1})
     bundle = run(config, {}, request_for(coloured, tmp_path / "bundle", write_tiny(tmp_path / "b.onnx")))
-    assert bundle.manifest.tolerance.keys() == {"fp32", "bf16"}
+    assert bundle.manifest.tolerance.keys() == {"fp32", "bf16", "fp16"}
 
 
 def test_common_scaling_keeps_the_features_in_proportion(
