@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from algan_stream.boxes.base import usable_boxes
 from algan_stream.engines.base import Engine, Slot
-from algan_stream.errors import InputError
+from algan_stream.errors import EngineError, InputError
 from algan_stream.types import Box, BoxVerdict, Frame, Outcome
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class Job:
         open_targets: Targets without a verdict yet.
         preprocess_ns: Time spent in `_core`.
         infer_ns: Longest time of a batch it was part of, from submission to logits.
+        engine: What scores it; all its boxes go to the same one.
     """
 
     frame: Frame
@@ -66,6 +67,7 @@ class Job:
     open_targets: int = field(init=False)
     preprocess_ns: int = 0
     infer_ns: int = 0
+    engine: str = ""
 
     def __post_init__(self) -> None:
         self.open_targets = len(self.targets)
@@ -77,7 +79,8 @@ class Job:
 class Batch:
     """Targets that share one fate: `items[i]` says whose image stands in `slot.inputs_nchw[i]`.
 
-    With a `fault` there is no slot: these targets cannot be scored, for that reason.
+    With a `fault` there is no slot: these targets cannot be scored, for that reason. `engine` is the slot's
+    owner. One with `retired` holds nothing: it follows the last batch of an engine that served until then.
     """
 
     slot: Slot | None
@@ -85,6 +88,8 @@ class Batch:
     items: list[tuple[Job, int]] = field(default_factory=list)
     submitted_ns: int = 0
     fault: str = ""
+    engine: Engine | None = None
+    retired: threading.Event | None = None
 
 
 class Batcher:
@@ -134,11 +139,23 @@ class Batcher:
                 log.warning("camera %s frame %d: %s", *about.values(), error, extra=about)
                 yield Batch(None, items=[(job, t) for t in targets[done:]], fault="unusable_image")
                 return
+            except (
+                EngineError
+            ) as error:  # the device failed: so will what is in the slot, when it is submitted
+                log.error("%s", error)
+                yield Batch(None, items=[(job, t) for t in targets[done:]], fault="engine_error")
+                return
             batch.items.extend((job, target) for target in chunk)
             done += len(chunk)
             if len(batch.items) == self._engine.max_batch:
                 self._open = None
                 yield batch
+
+    def use(self, engine: Engine) -> Batch | None:
+        """Fills another engine's slots from now on; returns the open batch, which belongs to the old one."""
+        batch = self.flush()
+        self._engine, self.engine_ns = engine, 0
+        return batch
 
     def pop_due(self, *, engine_idle: bool, more_waiting: bool) -> Batch | None:
         """The open batch, if it must leave now: time is up, or the engine idles and nothing else waits."""
@@ -169,7 +186,7 @@ class Batcher:
         slot, give_up = None, time.monotonic() + self._engine.patience_s
         while slot is None and not self._abandoned.is_set() and (left := give_up - time.monotonic()) > 0:
             slot = self._engine.acquire(min(left, _GLANCE_S))
-        self._open = None if slot is None else Batch(slot)
+        self._open = None if slot is None else Batch(slot, engine=self._engine)
         return self._open
 
     def _fill(self, batch: Batch, job: Job, boxes: npt.NDArray[np.float32] | None) -> None:

@@ -2,13 +2,14 @@
 
 A directory of `manifest.json`, `discriminator.onnx`, `golden.npz`, `report/` and, to tell why, `explain.onnx`
 where the kind of model allows it. The manifest holds every file's SHA-256; reading checks them all. No file
-in it can carry code (no pickle anywhere).
+in it can carry code (no pickle anywhere). Beside them may lie `engines/`, a cache that no manifest lists.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -29,6 +30,8 @@ FORMAT_VERSION = 1
 MANIFEST, MODEL, GOLDEN = "manifest.json", "discriminator.onnx", "golden.npz"
 #: The same graph quantised to int8 (QuantizeLinear / DequantizeLinear); not every bundle has one.
 QUANTIZED = "discriminator.int8.onnx"
+#: Folder of engines compiled from the graphs: a cache (engines/cache.py), no part of the bundle.
+ENGINES = "engines"
 #: The graph that explains a score; not every bundle has one.
 EXPLAIN = "explain.onnx"
 #: The bundle that ships with the package may be named instead of a path.
@@ -145,6 +148,10 @@ class Bundle:
         """SHA-256 of the ONNX graph, in hex."""
         return self.manifest.files[MODEL].sha256
 
+    def sha256_for(self, precision: str) -> str:
+        """SHA-256 of `model_for(precision)`, in hex."""
+        return self.manifest.files[self.model_for(precision).name].sha256
+
     @property
     def explain_path(self) -> Path | None:
         """The graph `input` (N, C, H, W) → `saliency` (N, H, W) and `logit` (N,), or None without one."""
@@ -218,6 +225,8 @@ def write_bundle(path: str | Path, staged: Path, manifest: Manifest) -> Bundle:
     """
     target = Path(path)
     check_target(target)
+    if (staged / ENGINES).is_dir():
+        shutil.rmtree(staged / ENGINES)  # a cache of what stood there before
     names = sorted(p.relative_to(staged).as_posix() for p in staged.rglob("*") if p.is_file())
     files = {name: _entry(staged / name) for name in names}
     complete = msgspec.structs.replace(manifest, format_version=FORMAT_VERSION, files=files)

@@ -15,8 +15,8 @@ from algan_stream.errors import ConfigError
 from algan_stream.intake import Backpressure
 from algan_stream.plugins import convert
 
-#: Keys of a source or sink that name files or folders.
-_PATHS = ("path", "spill")
+#: Keys of a source, sink or engine that name files or folders.
+_PATHS = ("path", "spill", "cache")
 
 #: Names of cameras: they stand in topics, file names and metrics.
 CAMERA_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -153,4 +153,10 @@ def _with_absolute_paths(line: LineConfig, folder: Path) -> LineConfig:
 
     bundle = line.bundle if line.bundle == "demo" else str(folder / line.bundle)
     cameras = tuple(msgspec.structs.replace(c, source=placed(c.source)) for c in line.cameras)
-    return msgspec.structs.replace(line, bundle=bundle, cameras=cameras, sinks=tuple(map(placed, line.sinks)))
+    return msgspec.structs.replace(
+        line,
+        bundle=bundle,
+        cameras=cameras,
+        engine=placed(line.engine),
+        sinks=tuple(map(placed, line.sinks)),
+    )

@@ -7,7 +7,9 @@ AlganError
 ├── BundleError          a model bundle is incomplete, altered or from a newer version
 ├── CalibrationError     a false-reject rate is asked for that the images cannot support
 ├── EngineError          an engine cannot be built or has failed
-│   └── GateError        an engine does not reproduce the bundle's golden logits
+│   ├── GateError        an engine does not reproduce the bundle's golden logits
+│   ├── EngineCacheError     a compiled engine is corrupt or for something else
+│   └── MissingEngineError   an engine has not been compiled yet; says by which command
 ├── PluginError          a source, sink, engine or box plugin is unknown or lacks a dependency
 ├── ProtocolError        a peer broke the wire protocol
 ├── SinkRefusedError     a receiver of verdicts says that it will never take this one
@@ -62,6 +64,22 @@ class EngineError(AlganError):
 
 class GateError(EngineError):
     """An engine does not reproduce the golden logits of its bundle on this machine."""
+
+
+class EngineCacheError(EngineError):
+    """A compiled engine in the cache is corrupt or for something else; it was set aside."""
+
+
+class MissingEngineError(EngineError):
+    """An engine has to be compiled before it can serve.
+
+    Attributes:
+        command: Builds it, as arguments of a process.
+    """
+
+    def __init__(self, message: str, command: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.command = command
 
 
 class PluginError(AlganError):

@@ -34,7 +34,7 @@ class Pipeline:
 
     Args:
         bundle: Where input spec and calibration come from.
-        engine: Has passed the golden gate; closed by the caller after `close`.
+        engine: Has passed the golden gate; closed by the caller after `close`, or when `swap` has retired it.
         sinks: Get every verdict; closed by the caller.
         batch: When batches leave.
     """
@@ -58,6 +58,7 @@ class Pipeline:
         self.queue_depths = self._intake.depths
         self._spec = bundle.manifest.spec
         self._batcher = Batcher(engine, batch or BatchConfig(), self.broken)
+        self._successors: queue.SimpleQueue[tuple[Engine, threading.Event]] = queue.SimpleQueue()
         self._submitted: queue.Queue[Batch | None] = queue.Queue(len(engine.slots) + 1)
         self._submitted_count = self._judged_count = 0  # each written by one thread alone
         self._emitting = threading.Lock()
@@ -86,6 +87,20 @@ class Pipeline:
         for fallen, reason in self._intake.put(frame):
             self._end_unscored(fallen, Outcome.DROPPED, reason)
 
+    def swap(self, engine: Engine) -> threading.Event:
+        """Goes over to another gated engine between two batches, at the latest with the next frame.
+
+        What is running ends on the old one.
+
+        Returns:
+            Is set once the old engine has no batch any more and can be closed; never, if the pipeline ended
+            before.
+        """
+        retired = threading.Event()
+        self._successors.put((engine, retired))
+        self._intake.wake()
+        return retired
+
     def close(self, timeout_s: float = 30.0) -> None:
         """Refuses new frames, scores those inside within `timeout_s`, and waits for the last verdict.
 
@@ -111,7 +126,9 @@ class Pipeline:
     def _fill_batches(self) -> None:
         try:
             while not (self.broken.is_set() or (self._intake.closed and self._intake.empty())):
-                if (frame := self._intake.take(self._batcher.wait_s())) is not None:
+                frame = self._intake.take(self._batcher.wait_s())
+                self._take_over()
+                if frame is not None:
                     self._admit(frame)
                 due = self._batcher.pop_due(
                     engine_idle=self._submitted_count - self._judged_count < self._engine.streams,
@@ -121,6 +138,15 @@ class Pipeline:
             self._submit(self._batcher.flush())
         finally:
             self._hand_over(None)
+
+    def _take_over(self) -> None:
+        """Adopts an engine that `swap` gave: the old one's last batch goes first, and a mark behind it."""
+        while not self._successors.empty():
+            engine, retired = self._successors.get()
+            self._submit(self._batcher.use(engine))
+            self._hand_over(Batch(None, retired=retired))
+            log.info("%s takes over from %s", engine.identity, self._engine.identity)
+            self._engine, self._engine_name = engine, str(engine.identity)
 
     def _admit(self, frame: Frame) -> None:
         now = time.monotonic_ns()
@@ -136,9 +162,9 @@ class Pipeline:
         if batch is None:
             return
         batch.submitted_ns = time.monotonic_ns()
-        if batch.slot is not None:
+        if batch.slot is not None and batch.engine is not None:
             try:
-                self._engine.submit(batch.slot, len(batch.items))
+                batch.engine.submit(batch.slot, len(batch.items))
                 self._submitted_count += 1
                 self.batch_sizes[len(batch.items)] += 1
             except EngineError as error:
@@ -159,11 +185,14 @@ class Pipeline:
 
     def _judge_batches(self) -> None:
         while (batch := self._submitted.get()) is not None:
+            if batch.retired is not None:
+                batch.retired.set()
+                continue
             boxes = [job.targets[target] for job, target in batch.items]
             verdicts = [unknown(batch.fault, box) for box in boxes]
-            if batch.slot is not None:
+            if batch.slot is not None and batch.engine is not None:
                 try:
-                    verdicts = self._decider.decide(self._engine.collect(batch.slot), boxes)
+                    verdicts = self._decider.decide(batch.engine.collect(batch.slot), boxes)
                 except EngineError as error:
                     log.error("%s", error)
                     verdicts = [unknown("engine_error", box) for box in boxes]
@@ -175,9 +204,11 @@ class Pipeline:
 
     def _settle(self, batch: Batch, verdicts: list[BoxVerdict]) -> None:
         now = time.monotonic_ns()
+        engine = "" if batch.engine is None else str(batch.engine.identity)
         for (job, target), verdict in zip(batch.items, verdicts, strict=True):
             job.verdicts[target], job.outcomes[target] = _in_time(job.frame, verdict, now)
             job.infer_ns = max(job.infer_ns, now - batch.submitted_ns)
+            job.engine = engine or job.engine
             job.open_targets -= 1
             if job.open_targets == 0:
                 self._finish(job, now)
@@ -193,7 +224,7 @@ class Pipeline:
             total_ms=(now - job.frame.received_ns) / 1e6,
         )
         ledger_reason = verdicts[failed[0]].reason if failed else ""
-        self._emit(job.frame, verdicts, outcome, ledger_reason, stages, job.outcomes)
+        self._emit(job.frame, verdicts, outcome, ledger_reason, stages, job.outcomes, job.engine)
 
     # ---- every frame's way out --------------------------------------------------------------------------
 
@@ -223,6 +254,7 @@ class Pipeline:
         reason: str,
         stages: StageTimes,
         box_outcomes: list[Outcome],
+        engine: str = "",
     ) -> None:
         kind, why, fused = VerdictKind.UNKNOWN, reason, None
         if verdicts:
@@ -238,7 +270,7 @@ class Pipeline:
             captured_ns=frame.captured_ns,
             threshold=self._decider.threshold,
             model=self._model,
-            engine=self._engine_name,
+            engine=engine or self._engine_name,
             stages=stages,
             fused_score=fused,
         )

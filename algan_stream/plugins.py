@@ -21,7 +21,10 @@ from algan_stream.errors import AlganError, ConfigError, PluginError
 
 Group = Literal["sources", "boxes", "engines", "sinks"]
 #: Modules of a group's folder that are no plugins.
-_HELPERS = frozenset({"base", "gate", "graph", "backlog", "outlet", "onnxruntime_session", "openvino_device"})
+_HELPERS = frozenset(
+    {"base", "cache", "gate", "graph", "backlog", "outlet", "cuda_device", "onnxruntime_session"}
+    | {"openvino_device", "tensorrt_common", "tensorrt_engine"}
+)
 
 
 def kinds(group: Group) -> list[str]:

@@ -26,6 +26,7 @@ from algan_stream.pipeline import Pipeline
 from algan_stream.sinks.base import Sink
 from algan_stream.sinks.outlet import DeliveryCounts, Outlet, open_sink
 from algan_stream.sources.base import Source, SourceContext
+from algan_stream.standin import BackgroundBuild, open_or_stand_in
 from algan_stream.types import VectorSpec
 
 log = logging.getLogger(__name__)
@@ -65,17 +66,26 @@ class Service:
     Args:
         line: The configuration.
         extra_sinks: Sinks besides the configured ones, e.g. a live display; closed with the others.
+        build_if_missing: Where the engine has to be built first, build it while a slower one serves.
 
     Raises:
         AlganError: Configuration, bundle, engine, a source or a sink cannot be used.
     """
 
-    def __init__(self, line: LineConfig, extra_sinks: Sequence[Sink] = ()) -> None:
+    def __init__(
+        self, line: LineConfig, extra_sinks: Sequence[Sink] = (), *, build_if_missing: bool = False
+    ) -> None:
         self._line = line
         self._running, self._stop = threading.Event(), threading.Event()
         self._failed: list[BaseException] = []
         self.bundle = read_bundle(line.bundle)
-        self.engine = open_engine(self.bundle, line.engine)
+        self._build: BackgroundBuild | None = None
+        #: What serves at this moment.
+        self.engine: Engine
+        if build_if_missing:
+            self.engine, self._build = open_or_stand_in(self.bundle, line.engine, open_engine)
+        else:
+            self.engine = open_engine(self.bundle, line.engine)
         self.health = Health(self)
         #: Serves metrics and health, where the line says so.
         self.http: HealthServer | None = None
@@ -108,6 +118,8 @@ class Service:
             for camera, source, boxes in self.sources
         ]
         self.pipeline.start()
+        if self._build is not None:
+            self._build.start(self._adopt)
         for thread in threads:
             thread.start()
         self._running.set()
@@ -204,7 +216,18 @@ class Service:
             if isinstance(error, LedgerError):  # accounts that do not add up are worth nothing any more
                 self.stop()
 
+    def _adopt(self, engine: Engine) -> None:
+        """The background build's engine takes over; the stand-in is closed once it has nothing to do."""
+        assert self._build is not None
+        old, retired = self.engine, self.pipeline.swap(engine)
+        self.engine = engine
+        while not (retired.wait(0.1) or self._build.stopping.is_set()):
+            pass
+        old.close()
+
     def _close_all(self) -> None:
+        if self._build is not None:
+            self._build.stop()
         parts: list[Source | Sink | Engine | HealthServer] = [source for _, source, _ in self.sources]
         parts += [self.http] if self.http else []
         for part in (*parts, *self.sinks, self.engine):

@@ -23,6 +23,10 @@ from algan_stream.service import Service, stop_on_signals
 
 def run(
     line: Annotated[Path, typer.Argument(help="Configuration of the line.", metavar="LINE.yaml")],
+    build_if_missing: Annotated[
+        bool,
+        typer.Option("--build-if-missing", help="Build a missing engine while a slower one serves."),
+    ] = False,
     json_: JsonOption = False,
     log: Annotated[LogFormat, typer.Option(help="Form of the log on standard error.")] = LogFormat.TEXT,
     log_level: Annotated[
@@ -37,7 +41,7 @@ def run(
     """
     set_up(log, log_level)
     try:
-        _run(line, json_)
+        _run(line, json_, build_if_missing=build_if_missing)
     except AlganError as error:
         if log is LogFormat.TEXT:
             raise
@@ -45,9 +49,9 @@ def run(
         raise typer.Exit(error.exit_code) from error
 
 
-def _run(line: Path, json_: bool) -> None:
+def _run(line: Path, json_: bool, *, build_if_missing: bool) -> None:
     with placed(str(line)):
-        service = Service(read_line(line))
+        service = Service(read_line(line), build_if_missing=build_if_missing)
     endpoints = [
         endpoint
         for part in (*service.sinks, *(source for _, source, _ in service.sources), service.http)

@@ -51,6 +51,7 @@ class EngineIdentity:
         precision: What it computes in: `fp32`, `bf16`, `fp16` or `int8`.
         threads: Processors that it uses.
         cache_key: Names the compiled engine in the cache; empty where none is kept.
+        stand_in_for: Kind of the engine that is being built meanwhile, where this one only stands in.
     """
 
     kind: str
@@ -59,10 +60,13 @@ class EngineIdentity:
     precision: str
     threads: int
     cache_key: str = ""
+    stand_in_for: str = ""
 
     def __str__(self) -> str:
-        named = f"{self.kind} {self.version} {self.device} {self.precision}"
-        return f"{named} {self.cache_key[:12]}" if self.cache_key else named
+        parts = [self.kind, self.version, self.device, self.precision]
+        parts += [self.cache_key[:12]] if self.cache_key else []
+        parts += [f"(stands in for {self.stand_in_for})"] if self.stand_in_for else []
+        return " ".join(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +114,7 @@ class Engine(ABC):
         self.streams = streams
         self.spec = spec
         self.input_shape = spec.shape
-        self.slots = tuple(Slot(i, empty_slots(max_batch, spec)) for i in range(slot_count))
+        self.slots = tuple(Slot(i, self._empty_inputs(max_batch, spec)) for i in range(slot_count))
         for slot in self.slots:
             slot.inputs_nchw.fill(0.0)  # what is not initialised may hold denormals, which slow a warm-up
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
@@ -194,6 +198,10 @@ class Engine(ABC):
             self.submit(slot, len(chunk))
             parts.append(self.collect(slot))
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+    def _empty_inputs(self, max_batch: int, spec: Spec) -> npt.NDArray[np.float32]:
+        """Memory of one slot, aligned to 64 bytes; overridden where it must be of a special kind."""
+        return empty_slots(max_batch, spec)
 
     @abstractmethod
     def close(self) -> None:

@@ -17,6 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from algan_deploy import engine_checks
+from algan_stream.errors import AlganError
+
 State = Literal["ok", "missing", "wrong"]
 _STYLE = {"ok": "green", "missing": "yellow", "wrong": "bold red"}
 
@@ -37,12 +40,17 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     mend: str = ""
 
 
-def doctor(json_: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:
+def doctor(
+    bundle: Annotated[
+        str | None, typer.Option(help="Also look at the compiled engines of this bundle.", metavar="BUNDLE")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
     """Tell what this machine has, what will be used and why, and how to mend what is missing.
 
     Ends with 0 if the service can run here, else with 1.
     """
-    findings = examine()
+    findings = examine() + _engines(bundle)
     if json_:
         typer.echo(msgspec.json.encode({"ok": _can_run(findings), "findings": findings}))
     else:
@@ -58,7 +66,6 @@ def examine() -> list[Finding]:
     """Looks at everything; a check that itself breaks is reported as wrong, not raised."""
     checks: tuple[Callable[[], Finding], ...] = (
         _python, _core, _cpus, _memory, _shared_memory, _openvino, _demo_bundle, _torch, _cuda, _cuda_core,
-        _tensorrt,
     )  # fmt: skip
     return [_guarded(check) for check in checks]
 
@@ -175,8 +182,13 @@ def _cuda_core() -> Finding:
     return Finding(name="cuda core", state="ok", detail="preprocessing on the GPU is there")
 
 
-def _tensorrt() -> Finding:
-    return _package("tensorrt", "tensorrt", "not used by this version", "")
+def _engines(bundle: str | None) -> list[Finding]:
+    told = [*engine_checks.libraries()]
+    try:
+        told += [] if bundle is None else engine_checks.cached_engines(bundle)
+    except AlganError as error:
+        told.append(engine_checks.Told("engine cache", "wrong", str(error)))
+    return [Finding(**each._asdict()) for each in told]
 
 
 def _package(name: str, module: str, purpose: str, mend: str) -> Finding:

@@ -1,0 +1,1 @@
+"""`algan-stream build`: one file for each target."""
