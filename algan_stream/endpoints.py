@@ -81,7 +81,11 @@ def _is_host_and_port(rest: str) -> bool:
 
 
 def _is_loopback(endpoint: str) -> bool:
-    host = urlsplit(endpoint.removesuffix(":*")).hostname or ""
+    return is_loopback(urlsplit(endpoint.removesuffix(":*")).hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address cannot be reached from other hosts."""
     if host == "localhost":
         return True
     try:

@@ -21,7 +21,7 @@ from algan_stream.errors import AlganError, ConfigError, PluginError
 
 Group = Literal["sources", "boxes", "engines", "sinks"]
 #: Modules of a group's folder that are no plugins.
-_HELPERS = frozenset({"base", "gate", "graph"})
+_HELPERS = frozenset({"base", "gate", "graph", "kserve"})
 
 
 def kinds(group: Group) -> list[str]:
