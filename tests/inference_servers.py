@@ -24,9 +24,16 @@ from algan_stream.bundle import Bundle
 
 MODEL = "served"
 _ROOT = Path(__file__).parent.parent
-_ENVIRONMENT = Path(os.environ.get("ALGAN_SERVERS", _ROOT / ".venv-servers"))
+_ENVIRONMENT = _ROOT / ".venv-servers"
 _ABOUT_IT = Path(__file__).parent / "serving"
 _PATIENCE_S = 60.0
+
+
+def missing() -> str:
+    """Why the servers cannot be started; "" if they can."""
+    if (_ENVIRONMENT / "bin" / "mlserver").exists():
+        return ""
+    return f"Triton and MLServer are not installed in {_ENVIRONMENT.name}: `make test-triton` does that"
 
 
 class Server:
@@ -39,8 +46,6 @@ class Server:
     kind = ""
 
     def __init__(self, folder: Path, bundle: Bundle) -> None:
-        if not (_ENVIRONMENT / "bin" / "python").exists():
-            pytest.skip(f"{self.kind} is not installed in {_ENVIRONMENT}: `make test-triton`")
         self.folder = folder
         self.http, self.grpc, self.metrics = _free_ports(3)
         self.process: subprocess.Popen[bytes] | None = None
@@ -181,7 +186,8 @@ class Triton(Server):
         import sysconfig
 
         packages = _ENVIRONMENT / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
-        libraries = f"{sysconfig.get_config_var('LIBDIR')}"  # the backend needs libpython
+        # The backend's helper needs libpython, and has been moved away from its other libraries.
+        libraries = f"{sysconfig.get_config_var('LIBDIR')}:{packages / 'nvidia_pytriton.libs'}"
         return {**super()._environment(), "PYTHONPATH": str(packages), "LD_LIBRARY_PATH": libraries}
 
 

@@ -28,7 +28,15 @@ class BrokenError(Exception):
 
 
 class RefusedError(Exception):
-    """The server answered, but not with what was asked for."""
+    """The server answered, but not with what was asked for.
+
+    Attributes:
+        status: Of HTTP or gRPC; "" where the answer came and is wrong.
+    """
+
+    def __init__(self, message: str, status: str | None = "") -> None:
+        super().__init__(message)
+        self.status = status or ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Connection(ABC):
         try:
             config = self._config(timeout_s)
         except RefusedError as error:
-            if error.args[1] not in _UNKNOWN_CALL:
+            if error.status not in _UNKNOWN_CALL:
                 raise
             config = {}
         stated = config.get("parameters") or metadata.get("parameters") or {}
@@ -143,6 +151,9 @@ class HttpConnection(Connection):
             if encrypted
             else None,
         )
+        self._connects = 0
+        # The client connects again without a word; who answers then may be another.
+        self._client._client_stub._connection_pool.after_connect = self._count
 
     def infer(self, inputs: Floats, timeout_s: float) -> Answer:
         """See `Connection`."""
@@ -166,11 +177,17 @@ class HttpConnection(Connection):
         """See `Connection`."""
         self._client.close()
 
+    def _count(self, _: Any) -> None:
+        self._connects += 1
+        if self._connects > 1:
+            self.lost.set()
+
     def _metadata(self, timeout_s: float) -> tuple[dict[str, Any], dict[str, Any]]:
-        return (
-            self._call(timeout_s, "get_server_metadata"),
-            self._call(timeout_s, "get_model_metadata", self.address.model, self.address.version),
-        )
+        model = (self.address.model, self.address.version)
+        server = self._call(timeout_s, "get_server_metadata")
+        if self._connects == 0:
+            raise BrokenError("this version of geventhttpclient hides when it connects again; use gRPC")
+        return server, self._call(timeout_s, "get_model_metadata", *model)
 
     def _config(self, timeout_s: float) -> dict[str, Any]:
         found: dict[str, Any] = self._call(

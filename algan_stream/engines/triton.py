@@ -192,11 +192,11 @@ class TritonEngine(Engine):
         logits, count = answer.logits, len(inputs)
         if logits is None or logits.dtype != np.float32 or logits.shape not in ((count,), (count, 1)):
             got = "none" if logits is None else f"{logits.dtype} {logits.shape}"
-            raise RefusedError(f"expected {count} logits in float32, got {got}", None)
+            raise RefusedError(f"expected {count} logits in float32, got {got}")
         self._version = self._version or answer.version
         if answer.version != self._version:
             raise RefusedError(
-                f"version {answer.version} of the model answered, it was {self._version} before", None
+                f"version {answer.version} of the model answered, it was {self._version} before"
             )
         return np.array(logits, np.float32).reshape(count)  # a copy: theirs is read-only
 
@@ -284,7 +284,7 @@ class _Sender(threading.Thread):
             try:
                 logits = self._engine.score_on(connection, job.inputs, job) if len(job.inputs) else job.inputs
                 if connection.lost.is_set():
-                    raise BrokenError("the connection was lost meanwhile")
+                    raise BrokenError("the connection was lost meanwhile, and another made")
                 return logits
             except Exception as error:
                 self._disconnect(suspect=True)
@@ -327,5 +327,5 @@ def create(bundle: Bundle, config: Config) -> TritonEngine:
 
 def _advice(error: Exception) -> str:
     """What helps against the one refusal that is a matter of configuration."""
-    binary = isinstance(error, RefusedError) and error.args[1] in ("400", "422")
+    binary = isinstance(error, RefusedError) and error.status in ("400", "422")
     return "; a server that cannot read binary tensors needs `binary: false`, or gRPC" if binary else ""
