@@ -117,6 +117,7 @@ class MlServer(Server):
             "grpc_port": self.grpc,
             "metrics_port": self.metrics,
             "parallel_workers": 0,
+            "grpc_max_message_length": 2**30,
             "debug": False,
         }
         model = {
