@@ -5,7 +5,6 @@ A connection belongs to one thread: gevent, which the HTTP client rests on, has 
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -89,12 +88,12 @@ class Connection(ABC):
     """One connection, one request at a time; calls raise `BrokenError`, `RefusedError` or `TimeoutError`.
 
     Attributes:
-        lost: Set when the connection has been down since it was made, even if it is up again.
+        lost: It has been down since it was made, even if it is up again.
     """
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.lost = threading.Event()
+        self.lost = False
 
     def describe(self, timeout_s: float) -> Served:
         """Asks for server, model metadata and model configuration."""
@@ -180,7 +179,7 @@ class HttpConnection(Connection):
     def _count(self, _: Any) -> None:
         self._connects += 1
         if self._connects > 1:
-            self.lost.set()
+            self.lost = True
 
     def _metadata(self, timeout_s: float) -> tuple[dict[str, Any], dict[str, Any]]:
         model = (self.address.model, self.address.version)
@@ -215,7 +214,6 @@ class GrpcConnection(Connection):
     """KServe v2 over gRPC."""
 
     def __init__(self, address: Address, timeout_s: float) -> None:
-        import grpc
         import tritonclient.grpc
 
         del timeout_s  # each call has its own
@@ -230,22 +228,19 @@ class GrpcConnection(Connection):
                 ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
                 # Of its own: a new connection must not inherit the pauses that an old one has earned.
                 ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.enable_retries", 0),
             ],
         )
-        was_up = False
-
-        def watch(state: Any) -> None:
-            nonlocal was_up
-            if was_up and state is not grpc.ChannelConnectivity.READY:
-                self.lost.set()  # gRPC connects again without a word; who answers then may be another
-            was_up = was_up or state is grpc.ChannelConnectivity.READY
-
-        self._client._channel.subscribe(watch)
 
     def infer(self, inputs: Floats, timeout_s: float) -> Answer:
         """See `Connection`."""
         from tritonclient.grpc import InferInput, InferRequestedOutput
 
+        if not self._is_up():
+            # A channel that is down stays so until the next call, which then connects again without a word;
+            # who answers after that may be another.
+            self.lost = True
+            raise BrokenError("the server has closed the connection")
         tensor = InferInput(INPUT, list(inputs.shape), "FP32")
         tensor.set_data_from_numpy(inputs)
         result = self._call(
@@ -265,10 +260,17 @@ class GrpcConnection(Connection):
 
     def _metadata(self, timeout_s: float) -> tuple[dict[str, Any], dict[str, Any]]:
         model = (self.address.model, self.address.version)
-        return (
-            self._call(timeout_s, "get_server_metadata", as_json=True),
-            self._call(timeout_s, "get_model_metadata", *model, as_json=True),
-        )
+        server = self._call(timeout_s, "get_server_metadata", as_json=True)
+        if not self._is_up():
+            raise BrokenError("this version of grpcio hides whether a connection stands; use HTTP")
+        return server, self._call(timeout_s, "get_model_metadata", *model, as_json=True)
+
+    def _is_up(self) -> bool:
+        """Whether the channel stands at this moment; gRPC's own way to watch it needs a thread and 0.2 s."""
+        from grpc import ChannelConnectivity
+
+        state = self._client._channel._channel.check_connectivity_state(False)
+        return bool(state == ChannelConnectivity.READY.value[0])
 
     def _config(self, timeout_s: float) -> dict[str, Any]:
         model = (self.address.model, self.address.version)

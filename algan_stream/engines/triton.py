@@ -283,7 +283,7 @@ class _Sender(threading.Thread):
             connection = self._connected(job)
             try:
                 logits = self._engine.score_on(connection, job.inputs, job) if len(job.inputs) else job.inputs
-                if connection.lost.is_set():
+                if connection.lost:
                     raise BrokenError("the connection was lost meanwhile, and another made")
                 return logits
             except Exception as error:
@@ -294,7 +294,7 @@ class _Sender(threading.Thread):
 
     def _connected(self, job: _Job) -> Connection:
         """The connection, or a new one that has been checked."""
-        if self._connection is not None and self._connection.lost.is_set():
+        if self._connection is not None and self._connection.lost:
             self._disconnect(suspect=True)
         if self._connection is not None:
             return self._connection
