@@ -188,7 +188,11 @@ def test_a_server_that_hangs_costs_no_slot(way: str, own: Start, bundle: Bundle)
         with pytest.raises(EngineError, match=r"no answer within 0\.7 s|no answer in time"):
             engine.infer(inputs)
     assert time.monotonic() - started < 2 * len(engine.slots) * 2.0
-    server.signal(signal.SIGCONT)
+    if way == "triton-grpc":  # this version may die of requests that a gRPC client has given up
+        server.stop()
+        server.start()
+    else:
+        server.signal(signal.SIGCONT)
     assert np.array_equal(_soon(engine, inputs), expected)
     held = [engine.acquire(1.0) for _ in engine.slots]
     assert None not in held
