@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -323,6 +327,43 @@ def test_no_server_at_all(bundle: Bundle) -> None:
     with pytest.raises(EngineError, match=r"m at http://127\.0\.0\.1:\d+: .*refused"):
         _open(gone, bundle, streams=3)
     assert threading.active_count() == before  # no sender is left behind
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the command openssl, for a certificate")
+def test_encrypted_and_only_with_a_certificate_that_is_trusted(bundle: Bundle, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+            *("-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=stand-in"),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    server = StandIn(bundle)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    section = _section(server, url=server.url.replace("http://", "https://"))
+    try:
+        engine = open_engine(bundle, {**section, "ca_file": str(certificate)})
+        engine.close()
+        with pytest.raises(EngineError, match="CERTIFICATE_VERIFY_FAILED"):
+            open_engine(bundle, section)
+        for scheme in ("https", "grpcs"):
+            other = {**section, "url": server.url.replace("http", scheme, 1)}
+            with pytest.raises(EngineError, match=r"ca_file: .*missing: No such file"):
+                open_engine(bundle, {**other, "ca_file": str(tmp_path / "missing")})
+        (tmp_path / "junk").write_text("no certificate")
+        with pytest.raises(EngineError, match=r"ca_file: .*junk: "):
+            open_engine(bundle, {**section, "ca_file": str(tmp_path / "junk")})
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -141,14 +142,13 @@ class HttpConnection(Connection):
 
         super().__init__(address)
         encrypted = address.scheme == "https"
+        trusted = gevent.ssl.create_default_context(cafile=address.ca_file or None) if encrypted else None
         self._client: Any = tritonclient.http.InferenceServerClient(
             address.netloc,
             connection_timeout=timeout_s,
             network_timeout=timeout_s,
             ssl=encrypted,
-            ssl_context_factory=(lambda: gevent.ssl.create_default_context(cafile=address.ca_file or None))
-            if encrypted
-            else None,
+            ssl_context_factory=(lambda: trusted) if encrypted else None,
         )
         self._connects = 0
         # The client connects again without a word; who answers then may be another.
@@ -304,9 +304,11 @@ def connect(address: Address, timeout_s: float) -> Connection:
     """Makes a connection for the calling thread; whether the server is there shows at the first call."""
     kind = HttpConnection if address.scheme in ("http", "https") else GrpcConnection
     try:
+        if address.ca_file:
+            Path(address.ca_file).read_bytes()
         return kind(address, timeout_s)
-    except OSError as error:  # a certificate file that cannot be read
-        raise BrokenError(str(error)) from error
+    except OSError as error:  # SSL errors are such, too
+        raise BrokenError(f"ca_file: {address.ca_file}: {error.strerror or error}") from error
 
 
 def split_url(url: str) -> tuple[Scheme, str, str]:
