@@ -420,3 +420,9 @@ def _wait_until_it_answers(engine: Engine, inputs: Any) -> None:
             return
         except EngineError:
             time.sleep(0.1)
+
+
+def test_no_server_is_found_by_itself() -> None:
+    from algan_stream.engines import triton
+
+    assert triton.devices() == []

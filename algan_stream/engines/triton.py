@@ -325,6 +325,11 @@ def create(bundle: Bundle, config: Config) -> TritonEngine:
     return TritonEngine(bundle, config)
 
 
+def devices() -> list[str]:
+    """Nothing is found by itself: a server has to be named, as in `--engine "{kind: triton, url: …}"`."""
+    return []
+
+
 def _advice(error: Exception) -> str:
     """What helps against the one refusal that is a matter of configuration."""
     binary = isinstance(error, RefusedError) and error.status in ("400", "422")
