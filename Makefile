@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 NATIVE := CMakeLists.txt $(shell find cmake csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-solar test cpp-test cpp-package lint format bench asan tsan fuzz sdist \
+.PHONY: help setup setup-dev demo demo-solar test test-triton cpp-test cpp-package lint format bench asan tsan fuzz sdist \
         wheel test-aarch64 train-mtd train-demo constraints clean
 
 help:  ## List the targets
@@ -31,7 +31,7 @@ $(VENV)/.runtime: $(VENV)/.created pyproject.toml constraints.txt $(NATIVE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) install --quiet --no-build-isolation -e '.[train,backbone,distributed,ray,optuna,tensorboard,onnxruntime,mqtt,database,modbus]' --group dev
+	$(PIP) install --quiet --no-build-isolation -e '.[train,backbone,distributed,ray,optuna,tensorboard,triton,onnxruntime,mqtt,database,modbus]' --group dev
 	@touch $@
 
 setup: $(VENV)/.runtime  ## Install the runtime into .venv (no torch)
@@ -51,6 +51,16 @@ demo-solar: $(VENV)/.dev  ## The same on real solar cells, with a bundle trained
 
 test: $(VENV)/.dev cpp-test  ## Run all tests: C++, then Python
 	$(BIN)/python -m pytest
+
+SERVERS := .venv-servers
+$(SERVERS)/.created: tests/serving/requirements.txt $(VENV)/.dev
+	$(BIN)/python -m venv $(SERVERS)
+	PIP_CONSTRAINT= $(SERVERS)/bin/python -m pip --disable-pip-version-check install --quiet -r tests/serving/requirements.txt
+	PIP_CONSTRAINT= $(SERVERS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps nvidia-pytriton==0.7.0
+	@touch $@
+
+test-triton: $(VENV)/.dev $(SERVERS)/.created  ## Test the `triton` engine and exports on a real Triton and MLServer
+	$(BIN)/python -m pytest tests/test_engine_triton.py tests/test_engine_triton_faults.py tests/test_serving.py
 
 cpp-test: $(VENV)/.created  ## Build and run the C++ tests
 	cmake --preset dev -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python

@@ -22,8 +22,10 @@ from algan_stream.errors import AlganError, ConfigError, PluginError
 Group = Literal["sources", "boxes", "engines", "sinks"]
 #: Modules of a group's folder that are no plugins.
 _HELPERS = frozenset(
-    {"base", "cache", "gate", "graph", "backlog", "outlet", "cuda_device", "onnxruntime_session"}
-    | {"openvino_device", "tensorrt_common", "tensorrt_engine"}
+    {"base", "gate", "graph"}
+    | {"cache", "cuda_device", "kserve", "onnxruntime_session", "openvino_device"}
+    | {"tensorrt_common", "tensorrt_engine"}
+    | {"backlog", "outlet"}
 )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from algan_stream.bundle import Bundle, Golden
-from algan_stream.engines.base import Engine
+from algan_stream.engines.base import Engine, EngineIdentity
 from algan_stream.errors import GateError
 from algan_stream.preprocess import preprocess
 
@@ -32,28 +33,45 @@ def check_golden(bundle: Bundle, engine: Engine) -> GateReport:
         GateError: An input, a logit or a verdict is not the one that the trainer recorded.
     """
     golden = bundle.golden()
-    precision = engine.identity.precision
-    tolerance = bundle.manifest.tolerance.get(precision)
-    if tolerance is None:
-        known = ", ".join(sorted(bundle.manifest.tolerance))
-        raise GateError(
-            f"{bundle.path}: states no tolerance for {precision}, only for {known}; choose one of these"
-        )
+    tolerance = _tolerance(bundle, engine.identity.precision)
     input_difference = _input_difference(bundle, golden)
     if not input_difference <= INPUT_TOLERANCE:
         raise GateError(
             f"preprocessing differs from the bundle's golden inputs by {input_difference:.3g} (allowed "
             f"{INPUT_TOLERANCE:g}); this build of _core must not serve, run `algan-stream doctor`"
         )
-    logits = engine.infer(golden.inputs)
+    difference = check_logits(bundle, engine.identity, golden, engine.infer(golden.inputs))
+    return GateReport(len(golden.logits), difference, tolerance, input_difference)
+
+
+def check_logits(
+    bundle: Bundle, identity: EngineIdentity, golden: Golden, logits: npt.NDArray[np.float32]
+) -> float:
+    """Compares an engine's logits, (N,) float32, with the golden ones; returns the largest difference.
+
+    Raises:
+        GateError: A logit or a verdict is not the one that the trainer recorded, or the bundle states no
+            tolerance for the precision.
+    """
+    tolerance = _tolerance(bundle, identity.precision)
     difference = float(np.abs(logits - golden.logits).max())
     if not difference <= tolerance:
         raise GateError(
-            f"{engine.identity} differs from the bundle's golden logits by {difference:.3g} (allowed "
-            f"{tolerance:.3g} in {precision}); it must not serve this bundle"
+            f"{identity} differs from the bundle's golden logits by {difference:.3g} (allowed "
+            f"{tolerance:.3g} in {identity.precision}); it must not serve this bundle"
         )
-    _check_verdicts(bundle, engine, -golden.logits, -logits)
-    return GateReport(len(golden.logits), difference, tolerance, input_difference)
+    _check_verdicts(bundle, identity, -golden.logits, -logits)
+    return difference
+
+
+def _tolerance(bundle: Bundle, precision: str) -> float:
+    tolerance = bundle.manifest.tolerance.get(precision)
+    if tolerance is None:
+        known = ", ".join(sorted(bundle.manifest.tolerance))
+        raise GateError(
+            f"{bundle.path}: states no tolerance for {precision}, only for {known}; choose one of these"
+        )
+    return tolerance
 
 
 def _input_difference(bundle: Bundle, golden: Golden) -> float:
@@ -65,13 +83,15 @@ def _input_difference(bundle: Bundle, golden: Golden) -> float:
     return float(np.abs(inputs - golden.inputs).max())
 
 
-def _check_verdicts(bundle: Bundle, engine: Engine, expected: np.ndarray, scores: np.ndarray) -> None:
+def _check_verdicts(
+    bundle: Bundle, identity: EngineIdentity, expected: np.ndarray, scores: np.ndarray
+) -> None:
     calibration = bundle.manifest.calibration
     if calibration is None:
         return
     flipped = np.flatnonzero((expected > calibration.threshold) != (scores > calibration.threshold))
     if flipped.size:
         raise GateError(
-            f"{engine.identity} turns the verdict of golden images {flipped.tolist()} around; "
+            f"{identity} turns the verdict of golden images {flipped.tolist()} around; "
             "it must not serve this bundle"
         )

@@ -1,0 +1,1 @@
+"""Bundles for inference servers that run already: NVIDIA Triton and OpenVINO Model Server."""
