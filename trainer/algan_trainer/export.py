@@ -202,7 +202,7 @@ def _engine_config(modality: Modality, precision: Literal["fp32", "bf16"] = "fp3
 def _onnxruntime_scores(model: Path, inputs: npt.NDArray[np.float32]) -> Scores | None:
     """The same by ONNX Runtime, a second witness; None where it is not installed."""
     try:
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()
