@@ -58,20 +58,24 @@ def read_samples(bundle: Bundle, good: Path, labelled: Path | None, scratch: Pat
         raise InputError(f"{good}: expected at least {LEAST_GOOD} good ones, got {len(calibration)}")
     if labelled is None:
         return Samples(calibration, bundle.golden())
-    folders = sorted(path for path in labelled.iterdir() if path.is_dir()) if labelled.is_dir() else []
+    return Samples(calibration, bundle.golden(), *labelled_inputs(bundle, labelled, scratch))
+
+
+def labelled_inputs(bundle: Bundle, folder: Path, scratch: Path) -> tuple[Floats, Floats]:
+    """Preprocesses labelled data: inputs of good ones, and of defective ones.
+
+    Raises:
+        InputError: There are no such subfolders, or something cannot be read.
+    """
+    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     defects = [path for path in folders if path.name != GOOD]
     if len(defects) == len(folders) or not defects:
         found = ", ".join(path.name for path in folders) or "none"
         raise InputError(
-            f"{labelled}: expected a subfolder `{GOOD}` and at least one of defects, got {found}; "
+            f"{folder}: expected a subfolder `{GOOD}` and at least one of defects, got {found}; "
             "leave --labelled out if there are no labels"
         )
-    return Samples(
-        calibration,
-        bundle.golden(),
-        _inputs(bundle, [labelled / GOOD], scratch / "good"),
-        _inputs(bundle, defects, scratch / "bad"),
-    )
+    return _inputs(bundle, [folder / GOOD], scratch / "good"), _inputs(bundle, defects, scratch / "bad")
 
 
 def _inputs(bundle: Bundle, places: list[Path], target: Path) -> Floats:
