@@ -3,7 +3,7 @@
     python benchmarks/int8.py BUNDLE LABELLED [--threads 1] [--batches 1 8 64] [--rounds 15] [--skip-speed]
 
 BUNDLE was quantised by `algan-stream quantize`. LABELLED holds `good/` and other subfolders of defects that
-neither training nor quantisation has seen. Times are OpenVINO's, one stream, the two graphs in turn within each
+neither training nor quantisation has seen. Times are OpenVINO's, one stream, the graphs in turn within each
 round; the ratio is the median of the rounds'. Prints one JSON object.
 """
 

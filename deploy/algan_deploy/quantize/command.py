@@ -13,7 +13,13 @@ import msgspec
 import typer
 
 from algan_deploy.quantize.errors import QuantizationError
-from algan_deploy.quantize.graph import calibration_of, layer_names, write_int8
+from algan_deploy.quantize.graph import (
+    Activations,
+    calibration_of,
+    layer_names,
+    standardised_layers,
+    write_int8,
+)
 from algan_deploy.quantize.measuring import int8_layers
 from algan_deploy.quantize.samples import Samples, read_samples
 from algan_deploy.quantize.search import Quantiser, Trial, closest, search
@@ -101,7 +107,7 @@ def quantize_bundle(
             f"{bundle.path}: has no threshold and --labelled is not given, so int8 cannot be judged; set a "
             "threshold by `algan-stream calibrate` first"
         )
-    layers = layer_names(bundle.model_path)
+    layers, fixed = layer_names(bundle.model_path), standardised_layers(bundle.model_path)
     with tempfile.TemporaryDirectory(prefix="algan-int8-") as folder:
         scratch = Path(folder)
         samples = read_samples(bundle, good, labelled, scratch)
@@ -109,21 +115,25 @@ def quantize_bundle(
             bundle.model_path,
             samples,
             None if calibration is None else calibration.threshold,
-            layers,
+            [name for name in layers if name not in fixed],
             (quantiser or _by_nncf)(bundle, samples),
             scratch,
             note,
         )
         accepted = not trials[-1].faults
         best = trials[-1] if accepted else closest(trials)
-        decision = _decision(best, samples, len(layers), len(trials))
+        decision = _decision(best, samples, len(layers), fixed, len(trials))
         graph = best.path.read_bytes() if accepted else None
     return replace_quantized(bundle, graph, decision, _tolerance(bundle, best)), decision
 
 
 def _by_nncf(bundle: Bundle, samples: Samples) -> Quantiser:
-    shown = calibration_of(samples.good)
-    return lambda path, activations, kept: write_int8(bundle.model_path, shown, activations, kept, path)
+    shown, fixed = calibration_of(samples.good), standardised_layers(bundle.model_path)
+
+    def write(path: Path, activations: Activations, kept: tuple[str, ...]) -> None:
+        write_int8(bundle.model_path, shown, activations, (*fixed, *kept), path)
+
+    return write
 
 
 def _tolerance(bundle: Bundle, trial: Trial) -> float:
@@ -131,14 +141,16 @@ def _tolerance(bundle: Bundle, trial: Trial) -> float:
     return MARGIN * measured + bundle.manifest.tolerance.get("fp32", 0.0)
 
 
-def _decision(trial: Trial, samples: Samples, layers: int, tried: int) -> Quantization:
+def _decision(
+    trial: Trial, samples: Samples, layers: int, fixed: tuple[str, ...], tried: int
+) -> Quantization:
     found = trial.found
     return Quantization(
         accepted=not trial.faults,
         reason=", and ".join(trial.faults),
         activations=trial.activations,
         layers=layers,
-        kept_layers=trial.kept,
+        kept_layers=(*fixed, *trial.kept),
         calibration_images=len(calibration_of(samples.good)),
         compared=found.compared,
         auroc_before=found.auroc_before,
