@@ -7,97 +7,66 @@ in it can carry code (no pickle anywhere). Beside them may lie `engines/`, a cac
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from algan_stream.calibration import Calibration, calibrate
-from algan_stream.errors import BundleError, CalibrationError, ConfigError
-from algan_stream.types import InputSpec, Spec, VectorSpec
+from algan_stream.calibration import Calibration
+from algan_stream.errors import BundleError
+from algan_stream.manifest import (
+    DEMO_NAME,
+    FORMAT_VERSION,
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    ModelKind,
+    Quantization,
+    check_file,
+    file_entry,
+    read_manifest,
+    write_manifest,
+    write_whole,
+)
+from algan_stream.types import VectorSpec
 
-#: Raised when the layout changes in a way that older readers would misread.
-FORMAT_VERSION = 1
-MANIFEST, MODEL, GOLDEN = "manifest.json", "discriminator.onnx", "golden.npz"
+__all__ = [
+    "DEMO_NAME",
+    "EXPLAIN",
+    "FORMAT_VERSION",
+    "GOLDEN",
+    "MANIFEST",
+    "MODEL",
+    "QUANTIZED",
+    "Bundle",
+    "FileEntry",
+    "Golden",
+    "Manifest",
+    "ModelKind",
+    "Quantization",
+    "check_target",
+    "read_bundle",
+    "replace_calibration",
+    "replace_quantized",
+    "write_bundle",
+]
+
+MODEL, GOLDEN = "discriminator.onnx", "golden.npz"
 #: The same graph quantised to int8 (QuantizeLinear / DequantizeLinear); not every bundle has one.
 QUANTIZED = "discriminator.int8.onnx"
 #: Folder of engines compiled from the graphs: a cache (engines/cache.py), no part of the bundle.
 ENGINES = "engines"
 #: The graph that explains a score; not every bundle has one.
 EXPLAIN = "explain.onnx"
-#: The bundle that ships with the package may be named instead of a path.
-DEMO_NAME = "demo"
-
-
-#: What the ONNX graph of a bundle computes.
-ModelKind: TypeAlias = Literal["algan-image", "algan-feature", "algan-vector", "wrapped"]
-
-
-class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Size and SHA-256 of one file of the bundle."""
-
-    sha256: str
-    size_bytes: int
-
-
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`manifest.json`, typed.
-
-    Attributes:
-        format_version: Layout of the bundle; see `FORMAT_VERSION`.
-        name: Name given at training.
-        model_kind: What the ONNX graph computes: the discriminator on images, on features that its own
-            backbone takes from images, or on vectors; or the score of somebody else's model on images.
-        input_spec: How pixels become its input; not with vectors.
-        vector_spec: What its vectors are; only with vectors.
-        score: How its output becomes an anomaly score (paper, Fig. 5).
-        tolerance: Largest |logit − golden logit| allowed, by precision of the engine.
-        calibration: Scores of good images and the threshold, or None before calibration.
-        provenance: Data hash, seed, training configuration, library versions, metrics.
-        files: Every file besides the manifest, by POSIX path relative to the bundle.
-    """
-
-    format_version: int
-    name: str
-    model_kind: ModelKind
-    input_spec: InputSpec | msgspec.UnsetType = msgspec.UNSET
-    vector_spec: VectorSpec | msgspec.UnsetType = msgspec.UNSET
-    score: Literal["negative_logit"] = "negative_logit"
-    tolerance: dict[str, float]
-    calibration: Calibration | None = None
-    provenance: dict[str, Any] = {}
-    files: dict[str, FileEntry]
-
-    def __post_init__(self) -> None:
-        specs = {"input_spec": self.input_spec, "vector_spec": self.vector_spec}
-        wanted = "vector_spec" if self.model_kind == "algan-vector" else "input_spec"
-        if [name for name, spec in specs.items() if spec is not msgspec.UNSET] != [wanted]:
-            raise ConfigError(f"manifest: {self.model_kind} needs {wanted}, and no other spec")
-
-    @property
-    def spec(self) -> Spec:
-        """Whichever spec it has."""
-        return self.image_spec if self.vector_spec is msgspec.UNSET else self.vector_spec
-
-    @property
-    def image_spec(self) -> InputSpec:
-        """How pixels become the network's input.
-
-        Raises:
-            BundleError: The bundle is one for vectors.
-        """
-        if self.input_spec is msgspec.UNSET:
-            raise BundleError(f"bundle {self.name}: is for vectors, not for images")
-        return self.input_spec
+#: Key of `Manifest.tolerance` for it.
+INT8 = "int8"
 
 
 @dataclass(frozen=True)
@@ -138,8 +107,8 @@ class Bundle:
             return self.model_path
         if QUANTIZED not in self.manifest.files:
             raise BundleError(
-                f"{self.path}: has no {QUANTIZED}; make it by `algan-stream build {self.path} --target int8 "
-                "--good FOLDER`, or choose another precision"
+                f"{self.path}: has no {QUANTIZED}; make it by `algan-stream quantize {self.path} --good "
+                "FOLDER`, or choose another precision"
             )
         return self.path / QUANTIZED
 
@@ -200,9 +169,9 @@ def read_bundle(path: str | Path) -> Bundle:
         BundleError: It is missing, incomplete, altered, or in a newer format.
     """
     directory = Path(__file__).parent / "demo" / "bundle" if str(path) == DEMO_NAME else Path(path)
-    manifest = _read_manifest(directory)
+    manifest = read_manifest(directory)
     for name, entry in manifest.files.items():
-        _check_file(directory, name, entry)
+        check_file(directory, name, entry)
     for name in (MODEL, GOLDEN):
         if name not in manifest.files:
             raise BundleError(
@@ -228,9 +197,9 @@ def write_bundle(path: str | Path, staged: Path, manifest: Manifest) -> Bundle:
     if (staged / ENGINES).is_dir():
         shutil.rmtree(staged / ENGINES)  # a cache of what stood there before
     names = sorted(p.relative_to(staged).as_posix() for p in staged.rglob("*") if p.is_file())
-    files = {name: _entry(staged / name) for name in names}
+    files = {name: file_entry(staged / name) for name in names}
     complete = msgspec.structs.replace(manifest, format_version=FORMAT_VERSION, files=files)
-    _write_manifest(staged, complete)
+    write_manifest(staged, complete)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-old-", dir=target.parent) as aside:
         previous = Path(aside) / target.name
@@ -265,89 +234,51 @@ def replace_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
         BundleError: The manifest cannot be written; it stays as it was.
     """
     manifest = msgspec.structs.replace(bundle.manifest, calibration=calibration)
-    _write_manifest(bundle.path, manifest)
+    write_manifest(bundle.path, manifest)
     return Bundle(bundle.path, manifest)
 
 
-def _read_manifest(directory: Path) -> Manifest:
-    path = directory / MANIFEST
+def replace_quantized(
+    bundle: Bundle, graph: bytes | None, decision: Quantization, tolerance: float | None
+) -> Bundle:
+    """Stores an int8 graph and the decision on it, or the decision alone; whole at every moment.
+
+    A manifest that lists the new graph is written only once the graph lies there, and none lists the old one
+    while it is being replaced; so whatever interrupts this leaves a bundle that opens.
+
+    Args:
+        bundle: To store them in; the fp32 graph stays as it is.
+        graph: The int8 graph; None takes away one that the bundle has.
+        decision: What the manifest shall say of it.
+        tolerance: Largest |logit − golden logit| allowed in int8; None without a graph.
+
+    Raises:
+        BundleError: Something cannot be written; the bundle then stands as before, or without an int8 graph.
+    """
+    path, manifest = bundle.path / QUANTIZED, bundle.manifest
+    files = {name: entry for name, entry in manifest.files.items() if name != QUANTIZED}
+    tolerances = {name: value for name, value in manifest.tolerance.items() if name != INT8}
+    without = msgspec.structs.replace(manifest, files=files, tolerance=tolerances, quantization=None)
+    if graph is None or tolerance is None:
+        complete = msgspec.structs.replace(without, quantization=decision)
+        write_manifest(bundle.path, complete)
+        path.unlink(missing_ok=True)
+        return Bundle(bundle.path, complete)
+    if QUANTIZED in manifest.files:
+        write_manifest(bundle.path, without)
+    write_whole(path, graph)
+    complete = msgspec.structs.replace(
+        without,
+        files={**files, QUANTIZED: file_entry(path)},
+        tolerance={**tolerances, INT8: tolerance},
+        quantization=decision,
+    )
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{directory}: is not a model bundle, {MANIFEST} cannot be read ({error.strerror}); "
-            f"expected the directory that `algan-stream train --out` wrote, or `{DEMO_NAME}`"
-        ) from error
-    try:
-        version = msgspec.json.decode(raw, type=dict[str, Any]).get("format_version")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: is not valid JSON: {error}; export the bundle again") from error
-    if not isinstance(version, int) or version < 1:
-        raise BundleError(f"{path}: format_version: expected a whole number from 1, got {version!r}")
-    if version > FORMAT_VERSION:
-        raise BundleError(
-            f"{path}: format_version {version} is newer than {FORMAT_VERSION}, the newest that this "
-            "version of algan-stream reads; upgrade algan-stream"
-        )
-    try:
-        manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.DecodeError, ConfigError) as error:
-        raise BundleError(f"{path}: {error}") from error
-    _check_threshold(path, manifest.calibration)
-    return manifest
-
-
-def _check_threshold(path: Path, stated: Calibration | None) -> None:
-    """The manifest has no hash of its own, but a conformal threshold follows from its good scores."""
-    if stated is None or stated.method != "conformal" or stated.false_reject_rate is None:
-        return
-    try:
-        expected = calibrate(stated.good_scores, stated.false_reject_rate).threshold
-    except CalibrationError as error:
-        raise BundleError(f"{path}: calibration: {error}") from error
-    if stated.threshold != expected:
-        raise BundleError(
-            f"{path}: calibration.threshold: expected {expected:.6g} from its good scores and rate, got "
-            f"{stated.threshold:.6g}; set thresholds by `algan-stream calibrate`"
-        )
-
-
-def _check_file(directory: Path, name: str, entry: FileEntry) -> None:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise BundleError(f"{directory / MANIFEST}: files: {name!r} leads out of the bundle")
-    path = directory / name
-    if not path.is_file():
-        raise BundleError(f"{path}: is missing from the bundle; copy the whole directory again")
-    found = _entry(path)
-    if found != entry:
-        raise BundleError(
-            f"{path}: has been altered: expected {entry.size_bytes} bytes with SHA-256 {entry.sha256[:12]}…, "
-            f"got {found.size_bytes} bytes with {found.sha256[:12]}…; copy the bundle again"
-        )
-
-
-def _entry(path: Path) -> FileEntry:
-    data = path.read_bytes()
-    return FileEntry(hashlib.sha256(data).hexdigest(), len(data))
-
-
-def _write_manifest(directory: Path, manifest: Manifest) -> None:
-    text = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
-    try:
-        descriptor, name = tempfile.mkstemp(dir=directory, prefix=".manifest-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text + b"\n")
-                file.flush()
-                os.fsync(descriptor)
-            Path(name).chmod(0o644)
-            Path(name).replace(directory / MANIFEST)
-        except BaseException:
-            Path(name).unlink()
-            raise
-    except OSError as error:
-        raise BundleError(f"{directory / MANIFEST}: cannot be written: {error.strerror}") from error
+        write_manifest(bundle.path, complete)
+    except BundleError:
+        path.unlink()  # no manifest lists it
+        raise
+    return Bundle(bundle.path, complete)
 
 
 def _is_empty_directory(path: Path) -> bool:

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from algan_stream import bundle as bundle_module
 from algan_stream.bundle import (
     GOLDEN,
     MANIFEST,
@@ -238,7 +237,7 @@ def test_a_new_calibration_is_stored_atomically(own_bundle: Bundle, monkeypatch:
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundle_module.os, "fsync", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(BundleError, match="No space left"):
         replace_calibration(own_bundle, with_raw_threshold([2.0], 7.5))
     assert read_bundle(own_bundle.path) == changed

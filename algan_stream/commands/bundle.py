@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from algan_stream.bundle import read_bundle
+from algan_stream.bundle import Quantization, read_bundle
 from algan_stream.commands.options import BundleArgument, JsonOption
 from algan_stream.types import Spec, VectorSpec
 
@@ -42,6 +42,7 @@ def show(bundle: BundleArgument, json_: JsonOption = False) -> None:
                 f"≤ {calibration.false_reject_rate:.4g} expected, 95 % between {low:.4g} and {high:.4g} "
                 f"({len(calibration.good_scores)} good images)",
             )
+    table.add_row("int8", _quantization(manifest.quantization))
     for key, value in manifest.provenance.items():
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         table.add_row(key, text if len(text) <= 300 else text[:300] + "…")
@@ -54,3 +55,18 @@ def _input(spec: Spec) -> str:
     if isinstance(spec, VectorSpec):
         return f"vectors of {spec.features} features" + (", by name" if spec.names else "")
     return f"{spec.channels} × {spec.height_px} × {spec.width_px} px, downscale {spec.downscale}"
+
+
+def _quantization(decision: Quantization | None) -> str:
+    if decision is None:
+        return "not tried: `algan-stream quantize`"
+    found = f"{decision.date[:10]}, {decision.tried} tried"
+    if decision.auroc_before is not None and decision.auroc_after is not None:
+        found += f", AUROC {decision.auroc_before:.4f} → {decision.auroc_after:.4f}"
+    if decision.flips is not None:
+        found += f", {decision.flips} of {decision.compared} verdicts flip, {decision.golden_flips} golden"
+    found += f", largest score difference {decision.largest_difference:.3g}"
+    kept = ", ".join(decision.kept_layers) or "no layer"
+    if not decision.accepted:
+        return f"refused ({found}): {decision.reason}"
+    return f"accepted ({found}); {decision.activations} activations; {kept} of {decision.layers} in fp32"
