@@ -1,11 +1,11 @@
-"""Runs a chart through Helm itself, without a cluster: lint, then an install into a stand-in for the API server.
+"""Runs a chart through Helm itself without a cluster: lint, then an install into a stand-in for the API.
 
     python deploy/checks/helm.py CHART --library libhelm_sdkpy.so [--out FOLDER] [--values FILE …]
 
-Helm comes as the Go library (v4) inside the PyPI package helm-sdkpy. It has `lint`; `template` it has not, so each
-set of values is installed into a server of this script's own on 127.0.0.1, which knows no objects, takes
-each that comes, and keeps it. What arrived there is checked against Kubernetes' own JSON schemas, strictly,
-for each version named, where the package kubernetes-validate is installed.
+Helm comes as the Go library (v4) inside the PyPI package helm-sdkpy. It has `lint`; `template` it has not,
+so each set of values is installed into a server of this script's own on 127.0.0.1, which knows no objects,
+takes each that comes, and keeps it. What arrived there is checked against Kubernetes' own JSON schemas,
+strictly, for each version named; they come with the package kubernetes-validate.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class StandIn(BaseHTTPRequestHandler):
     created: list[dict[str, Any]] = []  # noqa: RUF012  shared by all requests on purpose
 
     def do_GET(self) -> None:
+        """Says what there is: a version, kinds, and no objects."""
         path = self.path.partition("?")[0].rstrip("/")
         if path == "/version":
             self._answer(200, {"major": "1", "minor": self.version.split(".")[1], "gitVersion": self.version})
@@ -59,17 +60,28 @@ class StandIn(BaseHTTPRequestHandler):
         elif path.endswith("/secrets"):
             self._answer(200, {"kind": "SecretList", "apiVersion": "v1", "metadata": {}, "items": []})
         else:
-            self._answer(404, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404})
+            self._answer(
+                404,
+                {
+                    "kind": "Status",
+                    "apiVersion": "v1",
+                    "status": "Failure",
+                    "reason": "NotFound",
+                    "code": 404,
+                },
+            )
 
     def do_POST(self) -> None:
+        """Takes a new object."""
         self._take(201, keep=True)
 
     def do_PUT(self) -> None:
+        """Takes a change."""
         self._take(200, keep=False)
 
-    do_PATCH = do_PUT
+    do_PATCH = do_PUT  # noqa: N815  the name that http.server looks for
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_: object) -> None:
         """Says nothing."""
 
     def _take(self, status: int, *, keep: bool) -> None:
