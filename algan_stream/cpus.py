@@ -20,7 +20,8 @@ def available_cpus(cgroup: Path = _CGROUP) -> int:
 def own_cgroups(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> list[Path]:
     """Folders of this process's cgroup (v2) and of those above it, up to `cgroup` itself.
 
-    A container sees its own at the top. A service of systemd sees the whole tree, with its limits further down.
+    A container sees its own at the top. A service of systemd sees the whole tree, and its limits
+    stand further down.
     """
     try:
         lines = membership.read_text().splitlines()

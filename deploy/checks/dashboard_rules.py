@@ -10,7 +10,10 @@ import yaml
 
 dashboard = json.loads(Path(sys.argv[1]).read_text("utf-8"))
 rules = [
-    {"record": f"panel:{panel['id']}_{target['refId']}", "expr": target["expr"].replace("$__rate_interval", "5m")}
+    {
+        "record": f"panel:{panel['id']}_{target['refId']}",
+        "expr": target["expr"].replace("$__rate_interval", "5m"),
+    }
     for panel in dashboard["panels"]
     for target in panel.get("targets", [])
 ]

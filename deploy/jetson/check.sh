@@ -38,7 +38,7 @@ if [ ! -r "$root/etc/nv_tegra_release" ]; then
   need "this is no Jetson: there is no $root/etc/nv_tegra_release" "run this on the Jetson itself, not in a container or on the host that flashed it"
   finish
 fi
-major=$(value /etc/nv_tegra_release 'R\([0-9]*\)')
+major=$(value /etc/nv_tegra_release 'R\([0-9][0-9]*\)')
 minor=$(value /etc/nv_tegra_release 'REVISION: *\([0-9.]*\)')
 model=$(tr -d '\0' <"$root/proc/device-tree/model" 2>/dev/null || echo "unknown model")
 case ${major:-none} in
@@ -51,8 +51,8 @@ esac
 
 # ---- 2 Python --------------------------------------------------------------------------------------
 
-if [ -x "$root/usr/bin/python3.10" ] || [ -x "$root/usr/bin/python3" ] && [ "$("$root/usr/bin/python3" -c 'import sys; print(sys.version_info >= (3, 10))' 2>/dev/null)" = True ]; then
-  ok "Python 3.10 or newer"
+if [ -x "$root/usr/bin/python3.10" ]; then
+  ok "Python 3.10"
 else
   need "no Python 3.10" "it comes with JetPack 6 (Ubuntu 22.04): sudo apt install python3.10 python3.10-venv"
 fi
