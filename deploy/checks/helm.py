@@ -206,7 +206,7 @@ def main() -> int:
         messages = helm.lint(chosen.chart)
         for message in messages:
             print(f"lint: {_SEVERITIES[message['Severity']]}: {message['Path']}: {message['Err'] or ''}")
-        faults = [message for message in messages if message["Severity"] >= 2]
+        faults = [str(message["Err"]) for message in messages if message["Severity"] >= 2]
         for values in (None, *chosen.values):
             faults += check(helm, chosen.chart, values, chosen.kubernetes, chosen.out)
         server.shutdown()
