@@ -198,6 +198,17 @@ def test_images_run_as_nobody_in_particular_and_end_when_told(path: Path) -> Non
     assert "g++" not in final  # no compiler in what is deployed
 
 
+def test_extras_that_images_install_exist() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has none")
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = {
+        extra for path in _DOCKERFILES for extra in re.findall(r"'\.\[(\w+)\]'", path.read_text("utf-8"))
+    }
+    assert wanted == {"tensorrt"}
+    if "tensorrt" not in project["optional-dependencies"]:
+        pytest.skip("this version has no extra `tensorrt`, which Dockerfile.cuda installs")
+
+
 def test_the_build_context_holds_what_the_wheel_is_made_of() -> None:
     allowed = {
         line[1:] for line in (_ROOT / ".dockerignore").read_text("utf-8").splitlines() if line[:1] == "!"
