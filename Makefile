@@ -11,7 +11,7 @@ NATIVE := CMakeLists.txt $(shell find cmake csrc -type f)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo demo-solar test test-triton cpp-test cpp-package lint format bench asan tsan fuzz sdist \
-        wheel test-aarch64 train-mtd train-demo constraints clean
+        wheel wheelhouse lint-deploy test-aarch64 train-mtd train-demo constraints clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -114,6 +114,12 @@ sdist:  ## Build the source distribution into dist/ and check what is in it
 
 wheel: sdist  ## Build the wheel from it into dist/, and test it installed, outside of this folder
 	tests/packaging/wheel.sh $(PYTHON)
+
+wheelhouse:  ## Pack all wheels and an installer for a machine without a network into dist/wheelhouse
+	deploy/wheelhouse/build.sh $(PYTHON)
+
+lint-deploy:  ## Check every file under deploy/ with its tool: images, units, chart, alerts, scripts
+	deploy/checks/lint.sh $(PYTHON)
 
 # ---- train -------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from algan_stream.cpus import available_cpus
+from algan_stream.cpus import available_cpus, own_cgroups
 
 _HERE = set(range(16))
 
@@ -67,3 +67,27 @@ def test_where_there_is_no_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_cpus(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("membership", "quotas", "expected"),
+    [
+        ("0::/system.slice/line@a.service", {"system.slice/line@a.service": "200000 100000"}, 2),
+        ("0::/system.slice/line@a.service", {"system.slice": "300000 100000"}, 3),
+        ("0::/a/b", {"a": "300000 100000", "a/b": "max 100000"}, 3),
+        ("0::/a/b", {"c": "100000 100000"}, 16),
+        ("0::/../other", {".": "100000 100000"}, 1),
+        ("3:cpu:/x\n0::/a", {"a": "100000 100000"}, 1),
+        ("", {".": "400000 100000"}, 4),
+    ],
+)
+def test_a_service_of_systemd_has_its_quota_further_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str, quotas: dict[str, str], expected: int
+) -> None:
+    own = tmp_path / "membership"
+    own.write_text(membership + "\n")
+    monkeypatch.setattr(own_cgroups, "__defaults__", (tmp_path, own))
+    for folder, quota in quotas.items():
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "cpu.max").write_text(quota)
+    assert available_cpus(tmp_path) == expected
