@@ -69,7 +69,7 @@ def padim(size: int, **processors: Any) -> Any:
     return with_weights(model)
 
 
-def patchcore(size: int, coreset: float = 0.01, **processors: Any) -> Any:
+def patchcore(size: int, coreset: float = 0.005, **processors: Any) -> Any:
     """PatchCore on strides 8 and 16."""
     model = Patchcore(
         BACKBONE,

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from algan_deploy.wrap import measure
+from algan_deploy.wrap import measure, provenance
 from algan_deploy.wrap.golden import choose_rows, write_golden
 from algan_deploy.wrap.graph import Wish, wrap_graph
 from algan_deploy.wrap.runtimes import Runtime, Scores, open_runtime
@@ -149,10 +145,10 @@ def _fill(
         tolerance=parity.tolerance,
         calibration=calibration,
         provenance={
-            "source": _about(source, request, rewritten),
+            "source": provenance.about(source, request.wish, rewritten),
             "parity": {**parity.differences, "in batches": batches},
-            "images": _about_images(images, compared, all_scores),
-            "versions": _versions(original, onnx.__version__),
+            "images": provenance.about_images(images.paths, images.anomalous, len(compared), all_scores),
+            "versions": provenance.versions(original, onnx.__version__),
         },
     )
     _pass_gate(Bundle(staged, manifest))
@@ -262,51 +258,6 @@ def _calibrate(good: Scores, rate: float, note: Callable[[str], None]) -> Calibr
         f"calibration: {len(good)} good images, false-reject rate {rate:.4g} (95 % interval {low:.3g} to "
         f"{high:.3g}), threshold {found.threshold:.6g}"
     )
-    return found
-
-
-def _about(source: Source, request: Request, rewritten: list[str]) -> dict[str, Any]:
-    model = source.model
-    return {
-        "file": source.path.name,
-        "sha256": source.sha256,
-        "producer": f"{model.producer_name} {model.producer_version}".strip(),
-        "opset": source.opset,
-        "ir_version": model.ir_version,
-        "input": source.input_name,
-        "layout": source.layout,
-        "score_output": source.output_name,
-        "higher_is": "normal" if request.wish.higher_is_normal else "anomalous",
-        "channel_order": "bgr" if request.wish.bgr else "rgb",
-        "constants": dict(source.constants),
-        "batch": "any" if source.batch is None else f"exported for {source.batch}",
-        "rewritten": rewritten,
-    }
-
-
-def _about_images(images: _Images, compared: npt.NDArray[np.intp], scores: Scores) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for path in images.paths:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    good, bad = scores[~images.anomalous], scores[images.anomalous]
-    found: dict[str, Any] = {
-        "good": len(good),
-        "defective": len(bad),
-        "compared": len(compared),
-        "sha256": digest.hexdigest(),
-    }
-    if bad.size:
-        found["auroc"] = float(((bad[:, None] > good) + 0.5 * (bad[:, None] == good)).mean())
-    return found
-
-
-def _versions(original: Runtime, onnx_version: str) -> dict[str, str]:
-    found = {"python": platform.python_version(), "onnx": onnx_version, "reference": original.name}
-    for name in ("algan-stream", "openvino", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
     return found
 
 

@@ -205,6 +205,8 @@ def _choose_output(path: Path, outputs: Any, wanted: str | None) -> str:
         wanted = USUAL_SCORE
     if wanted is None:
         able = [name for name, value in named.items() if _may_be_score(value)]
+        certain = [name for name in able if (dims := dims_of(named[name])) and None not in dims[1:]]
+        able = certain or able  # (N, 1) rather than (N, 1, ?, ?), which may be a map
         if len(able) != 1:
             raise BundleError(
                 f"{path}: expected one output with one number for each image, got {len(able)} that may be "
