@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from algan_deploy.wrap.spec import InputRange, make_spec
 from algan_stream.bundle import MODEL, Bundle, read_bundle
 from algan_stream.cli import app
 from algan_stream.demo.parts import render_part
-from algan_stream.errors import AlganError, BundleError, ConfigError
+from algan_stream.errors import AlganError, BundleError, ConfigError, PluginError
 from algan_stream.images import list_images, read_image
 from algan_stream.preprocess import preprocess
 from algan_stream.scoring import score_images
@@ -119,8 +120,9 @@ def test_too_few_images_leave_it_uncalibrated_and_say_so(tmp_path: Path, good: P
     assert scores_served(read_bundle(tmp_path / "b"), good).size == 24  # and it serves all the same
 
 
-def test_a_batch_in_a_reshape_is_opened(tmp_path: Path, good: Path) -> None:
-    bundle = wrapped(models.with_baked_batch(), tmp_path, good)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_batch_in_a_reshape_is_opened(batch: int, tmp_path: Path, good: Path) -> None:
+    bundle = wrapped(models.with_baked_batch(batch), tmp_path, good)
     assert bundle.manifest.provenance["source"]["rewritten"] == ["vector"]
     expected = scores_alone(models.with_baked_batch(), "logit", unit(good))
     np.testing.assert_allclose(scores_served(bundle, good), expected, atol=1e-5)
@@ -273,6 +275,25 @@ def test_refused(case: str, tmp_path: Path, good: Path) -> None:
     assert raised.value.exit_code == 4
     assert not (tmp_path / "bundle").exists()
     assert not list(tmp_path.glob(".bundle*"))  # nothing half done is left behind
+
+
+def test_without_onnx_runtime_openvino_bears_witness(
+    tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    bundle = wrapped(models.like_anomalib(batch=1), tmp_path, good)
+    assert bundle.manifest.provenance["versions"]["reference"].startswith("openvino ")
+    expected = scores_alone(models.like_anomalib(), "pred_score", unit(good))
+    np.testing.assert_allclose(scores_served(bundle, good), expected, atol=1e-5)
+
+
+def test_without_onnx_it_says_what_to_install(
+    tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = models.save(models.like_anomalib(), tmp_path / "model.onnx")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(PluginError, match=r"algan-stream\[wrap\]"):
+        wrap(Request(path, tmp_path / "b", good, input_range=InputRange.UNIT), print)
 
 
 def test_files_that_are_no_models_are_refused(tmp_path: Path, good: Path) -> None:

@@ -10,6 +10,7 @@ in an environment of its own. The settings below fit two processors and an hour;
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -26,7 +27,7 @@ from split import link, read_split
 SETTINGS: dict[str, tuple[int, int, int, int]] = {
     "padim": (224, 0, 16, 1),
     "patchcore": (224, 160, 16, 1),  # coreset selection takes most of the time
-    "ganomaly": (128, 0, 32, 12),
+    "ganomaly": (64, 0, 32, 8),
     "efficientad": (256, 12, 1, 1),
 }
 
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default=",".join(SETTINGS))
     parser.add_argument("--epochs", type=int, help="for ganomaly, instead of the settings'")
+    parser.add_argument("--size", type=int, help="for ganomaly, likewise: 32, 64, 128 or 256")
     parser.add_argument("--others", type=Path, help="folder of folders of images, for efficientad")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -50,7 +52,8 @@ def main() -> int:
         out = args.out / name
         if (out / "about.json").is_file():
             continue
-        about = train(name, paths, out, args)
+        with contextlib.redirect_stdout(sys.stderr):  # Lightning's tables
+            about = train(name, paths, out, args)
         (out / "about.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
         sys.stdout.write(json.dumps(about) + "\n")
         sys.stdout.flush()
@@ -60,7 +63,8 @@ def main() -> int:
 def train(name: str, paths: list[Path], out: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Trains one model and exports it to `out/weights/openvino/model.xml`."""
     size, images, batch, epochs = SETTINGS[name]
-    epochs = args.epochs if name == "ganomaly" and args.epochs else epochs
+    if name == "ganomaly":
+        size, epochs = args.size or size, args.epochs or epochs
     chosen = paths[:: max(1, len(paths) // images)][:images] if images else paths
     torch.manual_seed(0)
     needs_validation = name == "efficientad"  # its maps are scaled by good images that were held out
