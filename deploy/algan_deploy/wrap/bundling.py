@@ -219,7 +219,7 @@ def _worst(parity: measure.Parity) -> float:
 def _score_files(bundle: Bundle, paths: list[Path], spec: InputSpec) -> Scores:
     """Scores whole image files as the service will: (N,) higher is more anomalous."""
     try:
-        engine = create(bundle, EngineConfig(streams=1))
+        engine = create(bundle, EngineConfig(streams=1, max_batch=2))
     except EngineError as error:
         raise BundleError(f"the wrapped model cannot be served: {error}") from error
     try:
@@ -262,7 +262,7 @@ def _calibrate(good: Scores, rate: float, note: Callable[[str], None]) -> Calibr
 
 
 def _pass_gate(bundle: Bundle) -> None:
-    engine = create(bundle, EngineConfig(streams=1))
+    engine = create(bundle, EngineConfig(streams=1, max_batch=2))
     try:
         check_golden(bundle, engine)
     finally:

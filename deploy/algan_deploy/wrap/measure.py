@@ -170,7 +170,7 @@ def scale_of(scores: Scores) -> float:
 
 def _served(staged: Bundle, inputs: Floats, precision: Any) -> Scores:
     try:
-        engine = create(staged, EngineConfig(precision=precision, streams=1))
+        engine = create(staged, EngineConfig(precision=precision, streams=1, max_batch=2))
     except EngineError as error:
         raise BundleError(f"the wrapped model cannot be served: {error}") from error
     try:
