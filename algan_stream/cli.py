@@ -13,6 +13,21 @@ from algan_stream.commands import bench, bundle, calibrate, demo, health, run, s
 from algan_stream.errors import AlganError
 from algan_stream.logs import LogLevel, set_up
 
+
+def _add_installed(to: typer.Typer, group: str) -> None:
+    """Adds the subcommands that other packages offer through an entry-point group."""
+    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+        try:
+            command = entry.load()
+            if isinstance(command, typer.Typer):  # one with subcommands of its own
+                to.add_typer(command, name=entry.name)
+            else:
+                to.command(entry.name)(command)
+        except (ImportError, AttributeError) as error:
+            # A broken add-on must not take the other commands away from an operator.
+            typer.echo(f"warning: the command `{entry.name}` cannot be loaded: {error}", err=True)
+
+
 app = typer.Typer(
     name="algan-stream",
     help="Visual anomaly detection for production lines: learns from good parts, judges every frame.",
@@ -30,16 +45,8 @@ app.command("health")(health.health)
 app.command("demo")(demo.demo)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(bench.app, name="bench")
-for _entry in sorted(entry_points(group="algan_stream.commands"), key=lambda entry: entry.name):
-    try:
-        _command = _entry.load()
-        if isinstance(_command, typer.Typer):  # one with subcommands of its own
-            app.add_typer(_command, name=_entry.name)
-        else:
-            app.command(_entry.name)(_command)
-    except (ImportError, AttributeError) as _error:
-        # A broken add-on must not take the other commands away from an operator.
-        typer.echo(f"warning: the command `{_entry.name}` cannot be loaded: {_error}", err=True)
+_add_installed(app, "algan_stream.commands")
+_add_installed(bundle.app, "algan_stream.commands.bundle")
 
 
 @app.callback(invoke_without_command=True)
