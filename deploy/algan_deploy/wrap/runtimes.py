@@ -47,7 +47,7 @@ class OnnxRuntime(Runtime):
     """ONNX Runtime on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
