@@ -46,6 +46,8 @@ class Run {
     job_.readable_end = readable_end(image);
     job_.convert = !image.plain();
     job_.channels = image.grey() ? 1 : 3;
+    job_.planar = image.mask == nullptr && job_.convert && job_.channels == 3 &&
+                  image.format >= PixelFormat::kBayerRggb8;
     job_.pixel = job_.convert ? job_.channels : image.pixel_bytes();
     job_.red_plane = image.red_first() ? 0 : 2;
     job_.planes = normalisation_.planes;
@@ -61,7 +63,7 @@ class Run {
     place(static_cast<std::int64_t>(top), static_cast<std::int64_t>(left), region);
     job_.y = &workspace_.y.rows(box.y_min - top, box.y_max - top, region.height, area_);
     job_.x = &workspace_.x.columns(box.x_min - left, box.x_max - left, region.width, area_,
-                                   job_.channels, *job_.y);
+                                   job_.planar ? 1 : job_.channels, *job_.y);
     job_.extent = job_.x->extent;
     run(job_.y->max_count);
   }

@@ -4,6 +4,7 @@
 
 #include "bytes_128.h"
 #include "columns_128.h"
+#include "lanes_128.h"
 #include "ops_fixed.h"
 #include "prefetch.h"
 #include "row_sum.h"
@@ -217,6 +218,8 @@ struct Ops128 : FixedPointOps {
     split_pairs_128(pairs, even, odd);
   }
 
+  using Lanes = Lanes128;
+  static constexpr bool kPlanar = true;
   static constexpr bool kBlendsRowPairs = true;
 
   static void finish_row_pair(const AxisPlan& x, const RowPair& rows, const FinishRow& f) {

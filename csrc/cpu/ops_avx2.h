@@ -5,6 +5,7 @@
 
 #include "bytes_128.h"
 #include "columns_avx2.h"
+#include "lanes_avx2.h"
 #include "ops_fixed.h"
 #include "prefetch.h"
 #include "row_sum.h"
@@ -212,6 +213,8 @@ struct Avx2Ops : FixedPointOps {
     ScalarOps::to_half(from + i, count - i, to + i);
   }
 
+  using Lanes = Lanes256;
+  static constexpr bool kPlanar = true;
   static constexpr bool kBlendsRowPairs = true;
 
   // Structs by value: through references, every store of a float might change them.

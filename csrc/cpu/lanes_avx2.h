@@ -1,0 +1,91 @@
+// Sixteen lanes of 16 bits: what planar_bayer.h, planar_yuv.h and planar.h are written in, function
+// by function what lanes_128.h has.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "algan/host_device.h"
+
+namespace algan::cpu::ALGAN_PATH {
+
+struct Lanes256 {
+  using V = __m256i;
+  static constexpr std::int32_t kLanes = 16;
+
+  static V load(const std::uint8_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  }
+  static V widen(const std::uint8_t* from) {
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  static V splat(std::uint16_t value) {
+    return _mm256_set1_epi16(static_cast<std::int16_t>(value));
+  }
+  static V low_byte(V v) { return _mm256_and_si256(v, splat(0xFF)); }
+  static V high_byte(V v) { return _mm256_srli_epi16(v, 8); }
+  static V flip(V a, V b) { return _mm256_xor_si256(a, b); }
+  static V add(V a, V b) { return _mm256_add_epi16(a, b); }
+  static V sub(V a, V b) { return _mm256_sub_epi16(a, b); }
+  static V add_saturated(V a, V b) { return _mm256_adds_epu16(a, b); }
+  static V sub_saturated(V a, V b) { return _mm256_subs_epu16(a, b); }
+  static V mean_up(V a, V b) { return _mm256_avg_epu16(a, b); }
+  static V smaller_signed(V a, V b) { return _mm256_min_epi16(a, b); }
+  static V mul_low(V a, V b) { return _mm256_mullo_epi16(a, b); }
+  static V mul_high(V a, V b) { return _mm256_mulhi_epu16(a, b); }
+  static V mul_round_signed(V a, V b) { return _mm256_mulhrs_epi16(a, b); }
+  template <int kBits>
+  static V up(V v) {
+    return _mm256_slli_epi16(v, kBits);
+  }
+  template <int kBits>
+  static V down(V v) {
+    return _mm256_srli_epi16(v, kBits);
+  }
+  // Ones where a lane's lowest bit is set.
+  static V odd_lanes(V v) { return _mm256_cmpeq_epi16(_mm256_and_si256(v, splat(1)), splat(1)); }
+  static V select(V mask, V yes, V no) { return _mm256_blendv_epi8(no, yes, mask); }
+
+  // The lower halves of sixteen numbers.
+  static V low_words(const std::int32_t* from) {
+    const auto* at = reinterpret_cast<const std::uint8_t*>(from);
+    V first, last;
+    split_quads(at, first, last);
+    return first;
+  }
+
+  // Sixteen groups of four bytes: the first two of each, and the last two.
+  static void split_quads(const std::uint8_t* from, V& first, V& last) {
+    const V low = load(from);
+    const V high = load(from + 32);
+    const V zero = _mm256_setzero_si256();
+    const auto join = [](V a, V b) {
+      return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xD8);
+    };
+    first = join(_mm256_blend_epi16(low, zero, 0xAA), _mm256_blend_epi16(high, zero, 0xAA));
+    last = join(_mm256_srli_epi32(low, 16), _mm256_srli_epi32(high, 16));
+  }
+  // Even and odd pixels, side by side again.
+  static void store_zipped(std::int16_t* to, V even, V odd) {
+    const V low = _mm256_unpacklo_epi16(even, odd);
+    const V high = _mm256_unpackhi_epi16(even, odd);
+    auto* at = reinterpret_cast<__m256i*>(to);
+    _mm256_storeu_si256(at, _mm256_permute2x128_si256(low, high, 0x20));
+    _mm256_storeu_si256(at + 1, _mm256_permute2x128_si256(low, high, 0x31));
+  }
+  // left * weights[2 i] + right * weights[2 i + 1] for each lane.
+  static void blend(V left, V right, const std::int16_t* weights, float* to) {
+    const V low = _mm256_unpacklo_epi16(left, right);
+    const V high = _mm256_unpackhi_epi16(left, right);
+    const auto* w = reinterpret_cast<const __m256i*>(weights);
+    const V a =
+        _mm256_madd_epi16(_mm256_permute2x128_si256(low, high, 0x20), _mm256_loadu_si256(w));
+    const V b =
+        _mm256_madd_epi16(_mm256_permute2x128_si256(low, high, 0x31), _mm256_loadu_si256(w + 1));
+    _mm256_storeu_ps(to, _mm256_cvtepi32_ps(a));
+    _mm256_storeu_ps(to + 8, _mm256_cvtepi32_ps(b));
+  }
+};
+
+}  // namespace algan::cpu::ALGAN_PATH
