@@ -161,7 +161,8 @@ struct Avx2Ops : FixedPointOps {
 
   // The last columns are written twice, with the same numbers.
   template <bool kTwoRows>
-  static void finish_row(const FinishRow& f) {
+  static void finish_row(const FinishRow& given) {
+    const FinishRow f = given;  // a copy: a store might change what a reference refers to
     if (f.size < kColumnBlock) return ScalarOps::finish_row<kTwoRows>(f);
     __m256 value[5];
     std::int32_t i = 0;
