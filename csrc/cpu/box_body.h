@@ -98,12 +98,17 @@ bool distant_rows(const BoxJob& job) {
   return Ops::kBlendsRowPairs && job.channels == 3 && job.y->step >= 2.0;
 }
 
+// Gathering costs what converting so many pixels for each output does.
+inline bool worth_gathering(const BoxJob& job) {
+  return job.x->step >= (is_bayer(job.image->format) ? 2.0 : 3.0);
+}
+
 // The same where most pixels of a camera's format need not be converted at all.
 template <typename Ops>
 bool blend_gathered(const BoxJob& job) {
   if constexpr (Ops::kPlanar) {
     using Lanes = typename Ops::Lanes;
-    if (!job.planar || job.x->step < 1.0 || job.x->padded_size < Lanes::kLanes) return false;
+    if (!job.planar || job.x->padded_size < Lanes::kLanes || !worth_gathering(job)) return false;
     GatheredRows<Lanes> rows(job);
     blend_rows<Ops>(job, distant_rows<Ops>(job),
                     [&](std::int32_t y, float* planes) { rows.blend(y, planes); });
@@ -162,7 +167,7 @@ const std::uint8_t* tap_rows(const BoxJob& job, const Tap& tap, const Tap* previ
 template <typename Ops>
 float sum_tap(const BoxJob& job, const Tap& tap, const Tap* previous) {
   if constexpr (Ops::kPlanar) {
-    if (job.planar) {
+    if (job.planar_sums) {
       const std::int16_t* sums = nullptr;
       const float gain = sum_planar_rows<typename Ops::Lanes>(job, tap, sums);
       for (std::int32_t c = 0; c < 3; ++c) {

@@ -35,7 +35,8 @@ struct BoxJob {
   std::ptrdiff_t row_stride;
   const std::uint8_t* readable_end;  // one past the image's byte with the highest address
   bool convert;                      // rows are first brought to RGB, BGR or grey bytes
-  bool planar;  // unless a path's lanes take Bayer or YUV as it is; x's sums are then those of grey
+  bool planar;       // but a path with lanes can filter Bayer and YUV without storing such rows
+  bool planar_sums;  // and adds rows up so; then x has the sums of grey
   std::int32_t channels;   // that count in such a row, 1 or 3
   std::int32_t pixel;      // bytes from a pixel of it to the next: 1, 3 or 4
   std::int32_t red_plane;  // 0 for RGB, 2 for BGR

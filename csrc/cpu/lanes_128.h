@@ -54,6 +54,10 @@ struct Lanes128 {
     store_i16(to, as_i16(zip_low_u16(even, odd)));
     store_i16(to + 8, as_i16(zip_high_u16(even, odd)));
   }
+  // Sixteen pixels r g b r g b ... of bytes.
+  static void store_interleaved(std::uint8_t* to, V r, V g, V b) {
+    ALGAN_PATH::store_interleaved(to, as_u8(r), as_u8(g), as_u8(b));
+  }
   // left * weights[2 i] + right * weights[2 i + 1] for each lane.
   static void blend(V left, V right, const std::int16_t* weights, float* to) {
     const auto dot = [](V pairs, const std::int16_t* w) {

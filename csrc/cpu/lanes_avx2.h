@@ -74,6 +74,29 @@ struct Lanes256 {
     _mm256_storeu_si256(at, _mm256_permute2x128_si256(low, high, 0x20));
     _mm256_storeu_si256(at + 1, _mm256_permute2x128_si256(low, high, 0x31));
   }
+  // 32 pixels r g b r g b ... of bytes. Each byte of a colour has one place in the three parts of a
+  // half's 48 bytes: one shuffle brings all to theirs, and parts are made of every third byte.
+  static void store_interleaved(std::uint8_t* to, V r, V g, V b) {
+    const auto twice = [](__m128i v) { return _mm256_broadcastsi128_si256(v); };
+    const V place_r = twice(_mm_setr_epi8(0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15, 10, 5));
+    const V place_g = twice(_mm_setr_epi8(5, 0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15, 10));
+    const V place_b = twice(_mm_setr_epi8(10, 5, 0, 11, 6, 1, 12, 7, 2, 13, 8, 3, 14, 9, 4, 15));
+    const V third0 = twice(_mm_setr_epi8(-1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1));
+    const V third1 = twice(_mm_setr_epi8(0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0));
+    r = _mm256_shuffle_epi8(r, place_r);
+    g = _mm256_shuffle_epi8(g, place_g);
+    b = _mm256_shuffle_epi8(b, place_b);
+    const auto part = [&](V first, V second, V third) {
+      return select(third0, first, select(third1, second, third));
+    };
+    const V part0 = part(r, g, b);
+    const V part1 = part(g, b, r);
+    const V part2 = part(b, r, g);
+    auto* at = reinterpret_cast<__m256i*>(to);
+    _mm256_storeu_si256(at, _mm256_permute2x128_si256(part0, part1, 0x20));
+    _mm256_storeu_si256(at + 1, _mm256_permute2x128_si256(part2, part0, 0x30));
+    _mm256_storeu_si256(at + 2, _mm256_permute2x128_si256(part1, part2, 0x31));
+  }
   // left * weights[2 i] + right * weights[2 i + 1] for each lane.
   static void blend(V left, V right, const std::int16_t* weights, float* to) {
     const V low = _mm256_unpacklo_epi16(left, right);

@@ -89,12 +89,28 @@ class GatheredRows {
     return to;
   }
 
+  // Two rows share their colours.
+  bool holds_chroma(std::int64_t y) {
+    if (held_[0] == y / 2) return true;
+    held_[0] = y / 2;
+    return false;
+  }
+
+  void gather_luma(std::int64_t y) {
+    const std::uint8_t* from = row(y);
+    std::uint8_t* to = bytes(0, 2);
+    each_output(
+        0, 1, [&](std::int32_t i, std::int64_t x) { copy<2>(to + 2 * i, from + x); },
+        [&](std::int32_t i, std::int64_t x) { to[2 * i] = to[2 * i + 1] = from[x]; });
+  }
+
   // What a right tap beyond the image gets, weighs nothing.
   void gather_pairs(std::int64_t y) {
     const std::uint8_t* luma = row(y);
     const std::uint8_t* pairs = image_.chroma + (y / 2) * image_.chroma_stride;
     std::uint8_t* to_luma = bytes(0, 2);
     std::uint8_t* to_pairs = bytes(1, 4);
+    if (holds_chroma(y)) return gather_luma(y);
     each_output(
         0, 3,
         [&](std::int32_t i, std::int64_t x) {
@@ -117,6 +133,7 @@ class GatheredRows {
     std::uint8_t* to_luma = bytes(0, 2);
     std::uint8_t* to_u = bytes(1, 2);
     std::uint8_t* to_v = bytes(2, 2);
+    if (holds_chroma(y)) return gather_luma(y);
     each_output(
         0, 3,
         [&](std::int32_t i, std::int64_t x) {

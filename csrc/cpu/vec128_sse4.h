@@ -29,6 +29,7 @@ ALGAN_HD I16x8 load_i16(const std::int16_t* from) {
 ALGAN_HD void store_i16(std::int16_t* to, I16x8 v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), v);
 }
+ALGAN_HD U8x16 as_u8(__m128i v) { return v; }
 ALGAN_HD U16x8 as_u16(__m128i v) { return v; }
 ALGAN_HD I16x8 as_i16(__m128i v) { return v; }
 
@@ -82,33 +83,12 @@ ALGAN_HD U16x8 odd_words(U16x8 low, U16x8 high) {
   return _mm_packus_epi32(_mm_srli_epi32(low, 16), _mm_srli_epi32(high, 16));
 }
 
-ALGAN_HD I16x8 splat_i16(std::int16_t value) { return _mm_set1_epi16(value); }
-ALGAN_HD I16x8 add_saturated(I16x8 a, I16x8 b) { return _mm_adds_epi16(a, b); }
-ALGAN_HD I16x8 sub_i16(I16x8 a, I16x8 b) { return _mm_sub_epi16(a, b); }
-ALGAN_HD I16x8 larger_i16(I16x8 a, I16x8 b) { return _mm_max_epi16(a, b); }
 ALGAN_HD I16x8 smaller_i16(I16x8 a, I16x8 b) { return _mm_min_epi16(a, b); }
 // a * b / 2^15, rounded; not for both -2^15.
 ALGAN_HD I16x8 mul_round(I16x8 a, I16x8 b) { return _mm_mulhrs_epi16(a, b); }
 template <int kBits>
 ALGAN_HD I16x8 shift_up(I16x8 v) {
   return _mm_slli_epi16(v, kBits);
-}
-template <int kBits>
-ALGAN_HD I16x8 shift_down(I16x8 v) {
-  return _mm_srai_epi16(v, kBits);
-}
-// Sixteen bytes, clamped to 0..255.
-ALGAN_HD U8x16 clamp_to_bytes(I16x8 low, I16x8 high) { return _mm_packus_epi16(low, high); }
-// Each of the first (last) eight bytes twice.
-ALGAN_HD U8x16 twice_low(U8x16 v) { return _mm_unpacklo_epi8(v, v); }
-ALGAN_HD U8x16 twice_high(U8x16 v) { return _mm_unpackhi_epi8(v, v); }
-// The even, and the odd, of 32 bytes.
-ALGAN_HD U8x16 even_bytes(U8x16 low, U8x16 high) {
-  const __m128i byte = _mm_set1_epi16(0xFF);
-  return _mm_packus_epi16(_mm_and_si128(low, byte), _mm_and_si128(high, byte));
-}
-ALGAN_HD U8x16 odd_bytes(U8x16 low, U8x16 high) {
-  return _mm_packus_epi16(_mm_srli_epi16(low, 8), _mm_srli_epi16(high, 8));
 }
 
 // Products, each added to its neighbour.
