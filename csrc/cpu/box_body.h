@@ -109,7 +109,7 @@ bool blend_gathered(const BoxJob& job) {
   if constexpr (Ops::kPlanar) {
     using Lanes = typename Ops::Lanes;
     if (!job.planar || job.x->padded_size < Lanes::kLanes || !worth_gathering(job)) return false;
-    GatheredRows<Lanes> rows(job);
+    PlanarBlend<Lanes> rows(job);
     blend_rows<Ops>(job, distant_rows<Ops>(job),
                     [&](std::int32_t y, float* planes) { rows.blend(y, planes); });
     return true;

@@ -2,9 +2,6 @@
 // edges, where they read a padded copy.
 #pragma once
 
-#include <algorithm>
-#include <utility>
-
 #include "planar_sums.h"
 
 namespace algan::cpu::ALGAN_PATH {
@@ -42,13 +39,14 @@ struct TapStrips {
   Strip bayer_edge(std::int64_t x) const {
     constexpr std::ptrdiff_t kStride = kWidth + 2;
     const std::int64_t begin = x > 0 ? x - 1 : 0;
-    const std::int64_t end = std::min(x + kWidth + 1, image.width_px);
+    const std::int64_t after = x + kWidth + 1;
+    const std::int64_t end = after < image.width_px ? after : image.width_px;
     for (std::int32_t k = -1; k <= count; ++k) {
       const std::uint8_t* from = row(mirror_pixel(y + k, image.height_px));
       std::uint8_t* to = edge + (k + 1) * kStride - (x - 1);  // of pixel 0
       std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin));
       if (x == 0) to[-1] = from[mirror_pixel(-1, image.width_px)];
-      if (end < x + kWidth + 1) to[end] = from[mirror_pixel(end, image.width_px)];
+      if (end < after) to[end] = from[mirror_pixel(end, image.width_px)];
     }
     Strip strip{};
     strip.above = edge + 1;
@@ -152,7 +150,8 @@ float sum_planar_rows(const BoxJob& job, const Tap& tap, const std::int16_t*& fi
   const auto before = static_cast<std::int32_t>(job.left - x);
   const std::int32_t width = before + job.extent;
   first = row + before;
-  SumPlanes to{{row, row + job.sum_plane, row + 2 * job.sum_plane}};
+  std::int16_t* const last = row + 2 * job.sum_plane;
+  SumPlanes to{{row, row + job.sum_plane, last}};
   const float gain = tap.unit / static_cast<float>(1 << s.bits);
   switch (image.format) {
     case PixelFormat::kNv12:
@@ -174,7 +173,7 @@ float sum_planar_rows(const BoxJob& job, const Tap& tap, const std::int16_t*& fi
       break;
   }
   const BayerOrder order = bayer_order(image.format);
-  if (!order.even_is_red) std::swap(to.plane[0], to.plane[2]);
+  if (!order.even_is_red) to = SumPlanes{{last, to.plane[1], row}};
   (strips.y & 1) == order.even_row ? sum_bayer<L, 0>(strips, s, x, width, to)
                                    : sum_bayer<L, 1>(strips, s, x, width, to);
   return gain;
