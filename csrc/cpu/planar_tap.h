@@ -29,9 +29,30 @@ struct TapStrips {
   static constexpr std::int32_t kWidth = 2 * L::kLanes;
 
   const ImageView& image;
-  std::uint8_t* edge;  // job.edge
-  std::int64_t y;
-  std::int32_t count;
+  std::uint8_t* const edge;  // job.edge
+  const std::int64_t y;
+  const std::int32_t count;
+  const std::int32_t pixel;
+  const bool planes;  // U and V apart
+  Strip start{};      // at the image's first column
+
+  TapStrips(const ImageView& of, std::uint8_t* copies, std::int64_t first_row, std::int32_t rows)
+      : image(of),
+        edge(copies),
+        y(first_row),
+        count(rows),
+        pixel(of.pixel_bytes()),
+        planes(of.format == PixelFormat::kI420) {
+    start.first = row(y);
+    start.stride = image.row_stride;
+    start.above = row(mirror_pixel(y - 1, image.height_px));
+    start.below = row(mirror_pixel(y + count, image.height_px));
+    start.chroma_stride = image.chroma_stride;
+    start.phase = static_cast<std::int32_t>(y & 1);
+    const std::ptrdiff_t at = image.chroma_stride * (y / 2);
+    if (image.chroma != nullptr) start.chroma = image.chroma + at;
+    if (planes) start.chroma_v = image.chroma_v + at;
+  }
 
   const std::uint8_t* row(std::int64_t at) const { return image.data + at * image.row_stride; }
 
@@ -43,10 +64,10 @@ struct TapStrips {
     const std::int64_t end = after < image.width_px ? after : image.width_px;
     for (std::int32_t k = -1; k <= count; ++k) {
       const std::uint8_t* from = row(mirror_pixel(y + k, image.height_px));
-      std::uint8_t* to = edge + (k + 1) * kStride - (x - 1);  // of pixel 0
-      std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin));
-      if (x == 0) to[-1] = from[mirror_pixel(-1, image.width_px)];
-      if (end < after) to[end] = from[mirror_pixel(end, image.width_px)];
+      std::uint8_t* to = edge + (k + 1) * kStride;  // of pixel x - 1
+      std::memcpy(to + begin - (x - 1), from + begin, static_cast<std::size_t>(end - begin));
+      if (x == 0) to[0] = from[mirror_pixel(-1, image.width_px)];
+      if (end < after) to[end - (x - 1)] = from[mirror_pixel(end, image.width_px)];
     }
     Strip strip{};
     strip.above = edge + 1;
@@ -56,16 +77,12 @@ struct TapStrips {
     return strip;
   }
 
-  Strip bayer(std::int64_t x) const {
-    Strip strip{};
-    if (x < 1 || x + kWidth >= image.width_px) {
-      strip = bayer_edge(x);
-    } else {
-      strip.first = row(y) + x;
-      strip.stride = image.row_stride;
-      strip.above = row(mirror_pixel(y - 1, image.height_px)) + x;
-      strip.below = row(mirror_pixel(y + count, image.height_px)) + x;
-    }
+  ALGAN_HD Strip bayer(std::int64_t x) const {
+    if (x < 1 || x + kWidth >= image.width_px) return bayer_edge(x);
+    Strip strip = start;
+    strip.first += x;
+    strip.above += x;
+    strip.below += x;
     return strip;
   }
 
@@ -80,19 +97,16 @@ struct TapStrips {
     stride = kStride;
   }
 
-  Strip yuv(std::int64_t x) const {
-    const std::int64_t pixel = image.pixel_bytes();
-    const bool planes = image.format == PixelFormat::kI420;
-    Strip strip{};
-    strip.first = row(y) + x * pixel;
-    strip.stride = image.row_stride;
-    strip.phase = static_cast<std::int32_t>(y & 1);
-    strip.chroma_stride = image.chroma_stride;
-    const std::ptrdiff_t at = image.chroma_stride * (y / 2) + (planes ? x / 2 : x);
-    if (image.chroma != nullptr) strip.chroma = image.chroma + at;
-    if (planes) strip.chroma_v = image.chroma_v + at;
-    const std::int64_t left = image.width_px - x;
-    if (left >= kWidth) return strip;
+  ALGAN_HD Strip yuv(std::int64_t x) const {
+    Strip strip = start;
+    strip.first += x * pixel;
+    if (image.chroma != nullptr) strip.chroma += planes ? x / 2 : x;
+    if (planes) strip.chroma_v += x / 2;
+    return image.width_px - x >= kWidth ? strip : yuv_edge(strip, image.width_px - x);
+  }
+
+  // A copy of the `left` pixels that the strip has inside the image.
+  Strip yuv_edge(Strip strip, std::int64_t left) const {
     copy_rows(strip.first, strip.stride, count, left * pixel, edge);
     if (image.chroma == nullptr) return strip;
     const std::int32_t chroma_rows = (count + strip.phase + 1) / 2;
