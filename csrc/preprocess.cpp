@@ -19,6 +19,10 @@ namespace {
 constexpr std::size_t kStreamBytes = std::size_t{4} << 20;
 constexpr std::size_t kLineBytes = 64;
 
+// Taps share their first and last row with their neighbours: with fewer rows between them,
+// converting each row once costs less than not storing it saves.
+constexpr double kPlanarStep = 2.5;
+
 const std::uint8_t* readable_end(const ImageView& image) {
   const std::ptrdiff_t row_bytes =
       static_cast<std::ptrdiff_t>(image.width_px) * image.pixel_bytes();
@@ -46,6 +50,8 @@ class Run {
     job_.readable_end = readable_end(image);
     job_.convert = !image.plain();
     job_.channels = image.grey() ? 1 : 3;
+    job_.planar = image.mask == nullptr && job_.convert && job_.channels == 3 &&
+                  image.format >= PixelFormat::kBayerRggb8;
     job_.pixel = job_.convert ? job_.channels : image.pixel_bytes();
     job_.red_plane = image.red_first() ? 0 : 2;
     job_.planes = normalisation_.planes;
@@ -60,8 +66,9 @@ class Run {
     const Region region = slot_region(spec_, box.x_max - box.x_min, box.y_max - box.y_min);
     place(static_cast<std::int64_t>(top), static_cast<std::int64_t>(left), region);
     job_.y = &workspace_.y.rows(box.y_min - top, box.y_max - top, region.height, area_);
+    job_.planar_sums = job_.planar && job_.y->step >= kPlanarStep;
     job_.x = &workspace_.x.columns(box.x_min - left, box.x_max - left, region.width, area_,
-                                   job_.channels, *job_.y);
+                                   job_.planar_sums ? 1 : job_.channels, *job_.y);
     job_.extent = job_.x->extent;
     run(job_.y->max_count);
   }

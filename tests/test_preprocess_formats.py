@@ -124,6 +124,25 @@ def test_filters_are_those_of_plain_pixels(simd, pixel_format, downscale, size):
         np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("downscale", ["area", "bilinear"])
+@pytest.mark.parametrize("pixel_format", [*BAYER, *PLANAR, *PACKED])
+def test_filters_give_the_bits_of_the_rgb_picture(simd, pixel_format, downscale):
+    """However few pixels a path converts, and wherever it adds them up."""
+    height, width = 98, 262
+    image = make_image(height, width, pixel_format)
+    rgb = to_rgb(image, pixel_format)
+    boxes = np.array(
+        [[0, 0, width, height], [33, 7, 196, 91], [7.25, 1.5, 250.5, 44.75], [1, 3, 3, 5],
+         [31, 0, 97, height], [width - 70, height - 60, width, height], [width - 1, 0, width, height]],
+        np.float32,
+    )  # fmt: skip
+    # Steps from enlarging to more rows and columns than a strip or a tap's table holds.
+    for side_y, side_x in ((3, 16), (11, 23), (33, 130), (64, 8), (120, 41), (16, 300)):
+        spec = InputSpec(height_px=side_y, width_px=side_x, downscale=downscale)
+        got = preprocess(image, spec, pixel_format=pixel_format, boxes=boxes)
+        np.testing.assert_array_equal(got, preprocess(rgb, spec, pixel_format="rgb8", boxes=boxes))
+
+
 @pytest.mark.parametrize("pixel_format", FORMATS)
 def test_a_box_sees_what_the_whole_image_sees(simd, pixel_format):
     """The colours of a pixel do not depend on the crop it is read for."""

@@ -89,7 +89,8 @@ class Case:
         """(N, 3) runs (row, begin, end) of the bytes that the outputs depend on, in rows of the frame.
 
         With the bilinear filter those of the two rows around each output row, whole: its columns lie less
-        than a cache line apart unless the frame is more than about 20 times as wide as the output.
+        than a cache line apart unless the frame is more than about 20 times as wide as the output. Of a Bayer
+        image also the rows above and below these.
         """
         height, width = FRAMES[self.frame]
         boxes = np.array([[0, 0, width, height]]) if self.boxes is None else self.boxes.astype(np.int64)
@@ -97,6 +98,8 @@ class Case:
         runs = []
         for x0, y0, x1, y1 in boxes.tolist():
             rows = self._needed_rows(y0, y1)
+            if self.pixel_format.startswith("bayer"):
+                rows = sorted({r + k for r in rows for k in (-1, 0, 1) if 0 <= r + k < height})
             runs += [(row, x0 * pixel, x1 * pixel) for row in rows]
             if self.pixel_format == "nv12":
                 runs += [(height + row, x0, x1) for row in sorted({row // 2 for row in rows})]

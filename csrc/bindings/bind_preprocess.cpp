@@ -48,14 +48,18 @@ constexpr int kMaxThreads = 256;
 
 std::size_t preprocess_into(const py::object& out, const py::object& image, const Spec& spec,
                             const std::string& format, const py::object& boxes,
-                            py::ssize_t first_slot, const std::string& layout,
-                            const py::object& mask, const std::string& yuv, int threads) {
-  if (threads < 1 || threads > kMaxThreads) {
-    throw InputError("threads: expected 1 to " + std::to_string(kMaxThreads) + ", got " +
-                     std::to_string(threads));
+                            const py::object& first_slot, const std::string& layout,
+                            const py::object& mask, const std::string& yuv,
+                            const py::object& wanted_threads) {
+  const std::int64_t first = whole_number(first_slot, "first_slot", "the number of a slot");
+  const std::string range = "1 to " + std::to_string(kMaxThreads);
+  const std::int64_t given = whole_number(wanted_threads, "threads", range);
+  if (given < 1 || given > kMaxThreads) {
+    throw InputError("threads: expected " + range + ", got " + std::to_string(given));
   }
+  const int threads = static_cast<int>(given);
   const Request request =
-      read_request(out, image, spec, boxes, mask, CallOptions{format, first_slot, layout, yuv},
+      read_request(out, image, spec, boxes, mask, CallOptions{format, first, layout, yuv},
                    Places{Memory::kHost, Memory::kHost});
   const Boxes& found = request.boxes;
   const ImageView& view = request.image.view;

@@ -7,6 +7,18 @@
 
 namespace algan::bindings {
 
+std::int64_t whole_number(const py::object& object, const std::string& name,
+                          const std::string& wanted) {
+  const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
+  int overflow = 0;
+  const long long value =
+      index ? PyLong_AsLongLongAndOverflow(index.ptr(), &overflow) : static_cast<long long>(-1);
+  if (index && overflow == 0) return value;
+  PyErr_Clear();
+  throw InputError(name + ": expected " + wanted + ", got " + py::repr(object).cast<std::string>() +
+                   "; a whole number is needed");
+}
+
 Request read_request(const py::object& out, const py::object& image, const Spec& spec,
                      const py::object& boxes, const py::object& mask, const CallOptions& options,
                      const Places& places) {

@@ -27,6 +27,11 @@ struct Request {
   Slots slots;  // from first_slot on
 };
 
+// A whole number from Python, NumPy's among them. Throws InputError for anything else, and for
+// those beyond 64 bits.
+std::int64_t whole_number(const py::object& object, const std::string& name,
+                          const std::string& wanted);
+
 // Where `out` and where the image and its mask lie. Throws InputError.
 struct Places {
   Memory out, image;

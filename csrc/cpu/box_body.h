@@ -6,6 +6,7 @@
 
 #include "ops_scalar.h"
 #include "pack.h"
+#include "planar_blend.h"
 #include "rows.h"
 
 namespace algan::cpu::ALGAN_PATH {
@@ -55,31 +56,65 @@ inline void rgb_planes(const BoxJob& job, const float* planes, const float* rgb[
 }
 
 // Both axes blend two pixels: columns first, so that only pixels that count are touched, and each
-// source row once however many output rows it serves.
-template <typename Ops>
-void blend_box(const BoxJob& job) {
+// source row once however many output rows it serves. `blend_row` filters one. Rounding depends on
+// which of two rows is added first: lower_first is for what finish_row_pair does.
+template <typename Ops, typename BlendRow>
+void blend_rows(const BoxJob& job, bool lower_first, BlendRow&& blend_row) {
   const std::ptrdiff_t plane_row = 3 * static_cast<std::ptrdiff_t>(job.x->padded_size);
   std::int32_t held[2] = {-1, -1};  // source row in each half of job.filtered, by parity
   for (std::int32_t y = 0; y < job.y->size; ++y) {
     const Tap& tap = job.y->taps[y];
     FinishRow f = finish_for(job, y);
+    const bool swapped = lower_first && tap.count == 2;
     for (std::int32_t k = 0; k < tap.count; ++k) {
       const std::int32_t source_row = tap.start + k;
       float* planes = job.filtered + (source_row & 1) * plane_row;
       if (held[source_row & 1] != source_row) {
-        Ops::blend_columns(*job.x, row_at<Ops>(job, source_row), job.pixel, planes);
+        blend_row(source_row, planes);
         held[source_row & 1] = source_row;
       }
-      rgb_planes(job, planes, k == 0 ? f.upper : f.lower);
+      rgb_planes(job, planes, (k == 0) != swapped ? f.upper : f.lower);
     }
     for (int c = 0; c < 3; ++c) {
       const float unit = job.scale[c] * tap.unit / Ops::kBlendGain;
-      f.upper_weight[c] = unit * tap.first;
-      f.lower_weight[c] = unit * tap.last;
+      f.upper_weight[c] = unit * (swapped ? tap.last : tap.first);
+      f.lower_weight[c] = unit * (swapped ? tap.first : tap.last);
     }
     tap.count == 2 ? Ops::template finish_row<true>(f) : Ops::template finish_row<false>(f);
     deliver_row<Ops>(job, f, y);
   }
+}
+
+template <typename Ops>
+void blend_box(const BoxJob& job) {
+  blend_rows<Ops>(job, false, [&](std::int32_t y, float* planes) {
+    Ops::blend_columns(*job.x, row_at<Ops>(job, y), job.pixel, planes);
+  });
+}
+
+// Whether outputs are so far apart that they share no source row, and colour.
+template <typename Ops>
+bool distant_rows(const BoxJob& job) {
+  return Ops::kBlendsRowPairs && job.channels == 3 && job.y->step >= 2.0;
+}
+
+// Gathering costs what converting so many pixels for each output does.
+inline bool worth_gathering(const BoxJob& job) {
+  return job.x->step >= (is_bayer(job.image->format) ? 2.0 : 3.0);
+}
+
+// The same where most pixels of a camera's format need not be converted at all.
+template <typename Ops>
+bool blend_gathered(const BoxJob& job) {
+  if constexpr (Ops::kPlanar) {
+    using Lanes = typename Ops::Lanes;
+    if (!job.planar || job.x->padded_size < Lanes::kLanes || !worth_gathering(job)) return false;
+    PlanarBlend<Lanes> rows(job);
+    blend_rows<Ops>(job, distant_rows<Ops>(job),
+                    [&](std::int32_t y, float* planes) { rows.blend(y, planes); });
+    return true;
+  }
+  return false;
 }
 
 // The same for colour where outputs are so far apart that they share no source row.
@@ -101,6 +136,14 @@ void blend_distant_rows(const BoxJob& job) {
   }
 }
 
+template <typename Ops>
+void blend_whole_rows(const BoxJob& job) {
+  if constexpr (Ops::kBlendsRowPairs) {
+    if (distant_rows<Ops>(job)) return blend_distant_rows<Ops>(job);
+  }
+  blend_box<Ops>(job);
+}
+
 // The rows of a vertical tap, one below the other. Converted ones are kept for the next tap where
 // it starts with the row that this one ended with.
 template <typename Ops>
@@ -120,17 +163,35 @@ const std::uint8_t* tap_rows(const BoxJob& job, const Tap& tap, const Tap* previ
   return job.converted;
 }
 
+// One vertical tap, then its columns, to job.filtered; returns the gain of the rows.
+template <typename Ops>
+float sum_tap(const BoxJob& job, const Tap& tap, const Tap* previous) {
+  if constexpr (Ops::kPlanar) {
+    if (job.planar_sums) {
+      const std::int16_t* sums = nullptr;
+      const float gain = sum_planar_rows<typename Ops::Lanes>(job, tap, sums);
+      for (std::int32_t c = 0; c < 3; ++c) {
+        Ops::sum_columns(*job.x, sums + c * job.sum_plane, 1,
+                         job.filtered + c * job.x->padded_size);
+      }
+      return gain;
+    }
+  }
+  const std::ptrdiff_t stride = job.convert ? job.converted_stride : job.row_stride;
+  const std::uint8_t* source = tap_rows<Ops>(job, tap, previous);
+  const float gain =
+      Ops::sum_rows(tap, job.y->step, source, stride, job.extent * job.pixel, job.row);
+  Ops::sum_columns(*job.x, job.row, job.pixel, job.filtered);
+  return gain;
+}
+
 // At least one axis averages: rows first, since neighbouring bytes make wide vectors.
 template <typename Ops>
 void sum_box(const BoxJob& job) {
-  const std::int32_t bytes = job.extent * job.pixel;
-  const std::ptrdiff_t stride = job.convert ? job.converted_stride : job.row_stride;
   const float column_gain = Ops::column_gain(*job.x);
   for (std::int32_t y = 0; y < job.y->size; ++y) {
     const Tap& tap = job.y->taps[y];
-    const std::uint8_t* source = tap_rows<Ops>(job, tap, y > 0 ? &job.y->taps[y - 1] : nullptr);
-    const float gain = Ops::sum_rows(tap, job.y->step, source, stride, bytes, job.row);
-    Ops::sum_columns(*job.x, job.row, job.pixel, job.filtered);
+    const float gain = sum_tap<Ops>(job, tap, y > 0 ? &job.y->taps[y - 1] : nullptr);
     FinishRow f = finish_for(job, y);
     rgb_planes(job, job.filtered, f.upper);
     for (int c = 0; c < 3; ++c) {
@@ -168,14 +229,7 @@ void run_box(const BoxJob& job) {
   if (job.rotated != nullptr) {
     rotated_box<Ops>(job);
   } else if (two_taps) {
-    if constexpr (Ops::kBlendsRowPairs) {
-      if (job.channels == 3 && job.y->step >= 2.0) {
-        blend_distant_rows<Ops>(job);
-        Ops::finish_box();
-        return;
-      }
-    }
-    blend_box<Ops>(job);
+    if (!blend_gathered<Ops>(job)) blend_whole_rows<Ops>(job);
   } else if (Ops::can_sum_rows(*job.y)) {
     sum_box<Ops>(job);
   } else {

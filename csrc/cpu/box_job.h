@@ -12,6 +12,8 @@ namespace algan::cpu {
 
 // The SIMD paths may read, and the converters write, this many bytes past the last pixel of a row.
 constexpr std::ptrdiff_t kOverread = 16;
+// Of BoxJob::gathered, for each output of a row.
+constexpr std::size_t kGatheredBytes = 16;
 
 enum class PackElement : std::int32_t { kFloat32, kFloat16, kUint8 };
 
@@ -33,9 +35,11 @@ struct BoxJob {
   std::ptrdiff_t row_stride;
   const std::uint8_t* readable_end;  // one past the image's byte with the highest address
   bool convert;                      // rows are first brought to RGB, BGR or grey bytes
-  std::int32_t channels;             // that count in such a row, 1 or 3
-  std::int32_t pixel;                // bytes from a pixel of it to the next: 1, 3 or 4
-  std::int32_t red_plane;            // 0 for RGB, 2 for BGR
+  bool planar;       // but a path with lanes can filter Bayer and YUV without storing such rows
+  bool planar_sums;  // and adds rows up so; then x has the sums of grey
+  std::int32_t channels;   // that count in such a row, 1 or 3
+  std::int32_t pixel;      // bytes from a pixel of it to the next: 1, 3 or 4
+  std::int32_t red_plane;  // 0 for RGB, 2 for BGR
   const AxisPlan* x;
   const AxisPlan* y;
   // A turned box, else null. The crop is then what it samples from, so many rows; of x and y only
@@ -51,12 +55,15 @@ struct BoxJob {
   std::ptrdiff_t out_row, out_plane;  // floats
   Packing packing;
   // Scratch, each aligned to 64 bytes:
-  void* row;             // one row, vertically filtered, in the path's own format of up to 4 bytes
-                         // a channel; readable for the widest tap and kOverread past the end
-  float* filtered;       // [2][3][x->padded_size]: two rows, horizontally filtered
-  float* finished;       // [5][x->padded_size]: a row to be packed
-  std::uint8_t* copied;  // [2][extent * pixel + kOverread]: rows that must not be read past
-  std::uint8_t* converted;  // [widest tap of y, or all rows][converted_stride]
+  void* row;        // one row, vertically filtered, in the path's own format of up to 4 bytes
+                    // a channel; readable for the widest tap and kOverread past the end
+  float* filtered;  // [2][3][x->padded_size]: two rows, horizontally filtered
+  float* finished;  // [5][x->padded_size]: a row to be packed
+  std::ptrdiff_t sum_plane;  // planar: numbers of 16 bits from a colour's sums in `row` to the next
+  std::uint8_t* edge;        // planar: strips of planar_tap.h that leave the image
+  std::uint8_t* gathered;    // planar: what planar_blend.h keeps of rows
+  std::uint8_t* copied;      // [2][extent * pixel + kOverread]: rows that must not be read past
+  std::uint8_t* converted;   // [widest tap of y, or all rows][converted_stride]
   std::ptrdiff_t converted_stride;
 };
 

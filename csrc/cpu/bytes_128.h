@@ -15,11 +15,4 @@ inline void drop_fourth_128(const std::uint8_t* pixels, std::uint8_t* out) {
   }
 }
 
-inline void interleave_128(const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b,
-                           std::uint8_t* out) {
-  for (std::int32_t i = 0; i < 64; i += 16) {
-    store_interleaved(out + 3 * i, load_bytes(r + i), load_bytes(g + i), load_bytes(b + i));
-  }
-}
-
 }  // namespace algan::cpu::ALGAN_PATH

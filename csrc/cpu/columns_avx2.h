@@ -107,7 +107,9 @@ void sum_columns_rgb(const AxisPlan& x, const std::int16_t* row, float* planes) 
 }
 
 // Eight pixels in each half, added up at the end.
-inline void sum_columns_grey(const AxisPlan& x, const std::int16_t* row, float* planes) {
+template <int kSteps>
+void sum_columns_grey(const AxisPlan& x, const std::int16_t* row, float* planes) {
+  const std::int32_t steps = kSteps > 0 ? kSteps : x.sum_steps;
   const auto* weights = reinterpret_cast<const __m256i*>(x.sums);
   for (std::int32_t i = 0; i < x.padded_size; i += kColumnBlock) {
     __m256i sums[4];
@@ -115,7 +117,7 @@ inline void sum_columns_grey(const AxisPlan& x, const std::int16_t* row, float* 
       const std::int16_t* low = row + x.starts[i + p];
       const std::int16_t* high = row + x.starts[i + p + 4];
       __m256i sum = _mm256_setzero_si256();
-      for (std::int32_t k = 0; k < x.sum_steps; ++k) {
+      for (std::int32_t k = 0; k < steps; ++k) {
         const __m256i values = two_halves(low + kGreyTaps * k, high + kGreyTaps * k);
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(values, _mm256_loadu_si256(weights++)));
       }
@@ -125,6 +127,11 @@ inline void sum_columns_grey(const AxisPlan& x, const std::int16_t* row, float* 
         _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
     _mm256_store_ps(planes + i, _mm256_cvtepi32_ps(columns));
   }
+}
+
+inline void sum_columns_grey(const AxisPlan& x, const std::int16_t* row, float* planes) {
+  with_steps(x.sum_steps,
+             [&](auto steps) { sum_columns_grey<decltype(steps)::value>(x, row, planes); });
 }
 
 }  // namespace algan::cpu::ALGAN_PATH

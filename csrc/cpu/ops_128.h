@@ -4,10 +4,10 @@
 
 #include "bytes_128.h"
 #include "columns_128.h"
+#include "lanes_128.h"
 #include "ops_fixed.h"
 #include "prefetch.h"
 #include "row_sum.h"
-#include "yuv_128.h"
 
 namespace algan::cpu::ALGAN_PATH {
 
@@ -204,19 +204,9 @@ struct Ops128 : FixedPointOps {
   static void drop_fourth(const std::uint8_t* pixels, std::uint8_t* out) {
     drop_fourth_128(pixels, out);
   }
-  static void interleave(const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b,
-                         std::uint8_t* out) {
-    interleave_128(r, g, b, out);
-  }
 
-  static void yuv_block(const std::uint8_t* y, const std::uint8_t* u, const std::uint8_t* v,
-                        const YuvFactors f, std::uint8_t* out) {
-    yuv_block_128(y, u, v, f, out);
-  }
-  static void split_pairs(const std::uint8_t* pairs, std::uint8_t* even, std::uint8_t* odd) {
-    split_pairs_128(pairs, even, odd);
-  }
-
+  using Lanes = Lanes128;
+  static constexpr bool kPlanar = true;
   static constexpr bool kBlendsRowPairs = true;
 
   static void finish_row_pair(const AxisPlan& x, const RowPair& rows, const FinishRow& f) {

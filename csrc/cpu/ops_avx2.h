@@ -5,6 +5,7 @@
 
 #include "bytes_128.h"
 #include "columns_avx2.h"
+#include "lanes_avx2.h"
 #include "ops_fixed.h"
 #include "prefetch.h"
 #include "row_sum.h"
@@ -160,7 +161,8 @@ struct Avx2Ops : FixedPointOps {
 
   // The last columns are written twice, with the same numbers.
   template <bool kTwoRows>
-  static void finish_row(const FinishRow& f) {
+  static void finish_row(const FinishRow& given) {
+    const FinishRow f = given;  // a copy: a store might change what a reference refers to
     if (f.size < kColumnBlock) return ScalarOps::finish_row<kTwoRows>(f);
     __m256 value[5];
     std::int32_t i = 0;
@@ -183,21 +185,6 @@ struct Avx2Ops : FixedPointOps {
   static void drop_fourth(const std::uint8_t* pixels, std::uint8_t* out) {
     drop_fourth_128(pixels, out);
   }
-  static void interleave(const std::uint8_t* r, const std::uint8_t* g, const std::uint8_t* b,
-                         std::uint8_t* out) {
-    interleave_128(r, g, b, out);
-  }
-
-  static void yuv_block(const std::uint8_t* y, const std::uint8_t* u, const std::uint8_t* v,
-                        const YuvFactors f, std::uint8_t* out) {
-    for (std::int32_t i = 0; i < 64; i += 16) {
-      yuv_sixteen(y + i, u + i / 2, v + i / 2, f, out + 3 * i);
-    }
-  }
-
-  static void split_pairs(const std::uint8_t* pairs, std::uint8_t* even, std::uint8_t* odd) {
-    split_thirty_two(pairs, even, odd);
-  }
 
   static void grey16_block(const std::uint8_t* pixels, float white, std::uint8_t* out) {
     for (std::int32_t i = 0; i < 64; i += 16) grey16_sixteen(pixels + 2 * i, white, out + i);
@@ -212,6 +199,8 @@ struct Avx2Ops : FixedPointOps {
     ScalarOps::to_half(from + i, count - i, to + i);
   }
 
+  using Lanes = Lanes256;
+  static constexpr bool kPlanar = true;
   static constexpr bool kBlendsRowPairs = true;
 
   // Structs by value: through references, every store of a float might change them.

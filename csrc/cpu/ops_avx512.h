@@ -92,7 +92,8 @@ struct Avx512Ops : Avx2Ops {
   }
 
   template <bool kTwoRows>
-  static void finish_row(const FinishRow& f) {
+  static void finish_row(const FinishRow& given) {
+    const FinishRow f = given;  // as in ops_avx2.h
     constexpr std::int32_t kWidth = 16;
     constexpr __mmask16 kAll = 0xFFFF;
     std::int32_t i = 0;

@@ -184,6 +184,9 @@ struct ScalarOps {
     for (std::int32_t i = 0; i < count; ++i) to[i] = round_byte(from[i]);
   }
 
+  // Whether the path has Lanes, in which planar_sums.h and planar_blend.h convert Bayer and YUV.
+  static constexpr bool kPlanar = false;
+
   // Whether finish_row_pair(x, RowPair, FinishRow) does, for colour, all that blend_columns and
   // finish_row do without storing rows in between; f.upper_weight then holds scale and gain only.
   static constexpr bool kBlendsRowPairs = false;

@@ -1,11 +1,13 @@
-// Rows of any format to RGB, BGR or grey bytes, 64 pixels at a time: loops that compilers turn into
-// vectors, once for each path. Byte for byte what color_math.h gives.
+// Rows of any format to RGB, BGR or grey bytes, 64 pixels at a time. Byte for byte what
+// color_math.h gives; Bayer and YUV here only for the path without lanes, in loops that compilers
+// turn into vectors.
 #pragma once
 
 #include <cstring>
 
 #include "algan/color_math.h"
 #include "box_job.h"
+#include "planar_rows.h"
 
 namespace algan::cpu::ALGAN_PATH {
 
@@ -107,14 +109,24 @@ void convert_block(const ImageView& image, std::int64_t y, std::int64_t x, std::
     case PixelFormat::kBgra8:
     case PixelFormat::kRgba8:
       return Ops::drop_fourth(row + 4 * x, out);
-    case PixelFormat::kNv12:
-    case PixelFormat::kNv21:
-    case PixelFormat::kI420:
-    case PixelFormat::kYuyv:
-    case PixelFormat::kUyvy:
-      return yuv_block<Ops>(image, y, x, out);
     default:
-      return bayer_block<Ops>(image, y, x, out);
+      break;
+  }
+  is_bayer(image.format) ? bayer_block<Ops>(image, y, x, out) : yuv_block<Ops>(image, y, x, out);
+}
+
+// The same for a multiple of kRowBlock pixels.
+template <typename Ops>
+void convert_run(const ImageView& image, std::int64_t y, std::int64_t x, std::int32_t pixels,
+                 std::uint8_t* out) {
+  if constexpr (Ops::kPlanar) {
+    if (image.format >= PixelFormat::kBayerRggb8) {
+      return PlanarRun<typename Ops::Lanes>{image, y, x, pixels, out}.convert();
+    }
+  }
+  const std::int32_t channels = image.grey() ? 1 : 3;
+  for (std::int32_t i = 0; i < pixels; i += kRowBlock) {
+    convert_block<Ops>(image, y, x + i, out + channels * i);
   }
 }
 
@@ -141,7 +153,7 @@ inline void apply_mask(const BoxJob& job, std::int64_t y, std::uint8_t* out) {
 template <typename Ops>
 void convert_part(const BoxJob& job, std::int64_t y, std::int64_t x, std::uint8_t* out) {
   alignas(64) std::uint8_t block[3 * kRowBlock + kOverread];
-  convert_block<Ops>(*job.image, y, x, block);
+  convert_run<Ops>(*job.image, y, x, kRowBlock, block);
   const std::int64_t end = job.left + job.extent;
   const std::int64_t first = x > job.left ? x : job.left;
   const std::int64_t last = x + kRowBlock < end ? x + kRowBlock : end;
@@ -161,13 +173,16 @@ void convert_row(const BoxJob& job, std::int32_t crop_y, std::uint8_t* out) {
   } else {
     // From an even pixel on, and widths of YUV images are even: it shares colours between two
     // pixels.
-    for (std::int64_t x = job.left & ~std::int64_t{1}; x < end; x += kRowBlock) {
-      if (x >= job.left && x + kRowBlock <= end) {
-        convert_block<Ops>(image, y, x, out + job.channels * (x - job.left));
+    for (std::int64_t x = job.left & ~std::int64_t{1}; x < end;) {
+      const auto whole = static_cast<std::int32_t>((end - x) / kRowBlock * kRowBlock);
+      if (x >= job.left && whole > 0) {
+        convert_run<Ops>(image, y, x, whole, out + job.channels * (x - job.left));
+        x += whole;
         continue;
       }
       if (x > last_block) x = last_block;
       convert_part<Ops>(job, y, x, out);
+      x += kRowBlock;
     }
   }
   if (image.mask != nullptr) apply_mask(job, y, out);

@@ -21,7 +21,9 @@ ALGAN_HD U8x16 load_bytes(const std::uint8_t* from) { return vld1q_u8(from); }
 ALGAN_HD void store_bytes(std::uint8_t* to, U8x16 v) { vst1q_u8(to, v); }
 ALGAN_HD I16x8 load_i16(const std::int16_t* from) { return vld1q_s16(from); }
 ALGAN_HD void store_i16(std::int16_t* to, I16x8 v) { vst1q_s16(to, v); }
+ALGAN_HD U8x16 as_u8(U16x8 v) { return vreinterpretq_u8_u16(v); }
 ALGAN_HD U16x8 as_u16(U8x16 v) { return vreinterpretq_u16_u8(v); }
+ALGAN_HD U16x8 as_u16(I16x8 v) { return vreinterpretq_u16_s16(v); }
 ALGAN_HD I16x8 as_i16(U8x16 v) { return vreinterpretq_s16_u8(v); }
 ALGAN_HD I16x8 as_i16(U16x8 v) { return vreinterpretq_s16_u16(v); }
 
@@ -58,30 +60,27 @@ ALGAN_HD U16x8 mean_up_u16(U16x8 a, U16x8 b) { return vrhaddq_u16(a, b); }
 ALGAN_HD U16x8 zip_low_u16(U16x8 a, U16x8 b) { return vzip1q_u16(a, b); }
 ALGAN_HD U16x8 zip_high_u16(U16x8 a, U16x8 b) { return vzip2q_u16(a, b); }
 
-ALGAN_HD I16x8 splat_i16(std::int16_t value) { return vdupq_n_s16(value); }
-ALGAN_HD I16x8 add_saturated(I16x8 a, I16x8 b) { return vqaddq_s16(a, b); }
-ALGAN_HD I16x8 sub_i16(I16x8 a, I16x8 b) { return vsubq_s16(a, b); }
-ALGAN_HD I16x8 larger_i16(I16x8 a, I16x8 b) { return vmaxq_s16(a, b); }
+ALGAN_HD U16x8 xor_u16(U16x8 a, U16x8 b) { return veorq_u16(a, b); }
+ALGAN_HD U16x8 add_saturated_u16(U16x8 a, U16x8 b) { return vqaddq_u16(a, b); }
+ALGAN_HD U16x8 sub_saturated_u16(U16x8 a, U16x8 b) { return vqsubq_u16(a, b); }
+template <int kBits>
+ALGAN_HD U16x8 shift_down_u16(U16x8 v) {
+  return vshrq_n_u16(v, kBits);
+}
+ALGAN_HD U16x8 select_u16(U16x8 mask, U16x8 yes, U16x8 no) { return vbslq_u16(mask, yes, no); }
+// Eight bytes, each in 16 bits.
+ALGAN_HD U16x8 widen_eight(const std::uint8_t* from) { return vmovl_u8(vld1_u8(from)); }
+// The even, and the odd, of sixteen words.
+ALGAN_HD U16x8 even_words(U16x8 low, U16x8 high) { return vuzp1q_u16(low, high); }
+ALGAN_HD U16x8 odd_words(U16x8 low, U16x8 high) { return vuzp2q_u16(low, high); }
+
+ALGAN_HD I16x8 smaller_i16(I16x8 a, I16x8 b) { return vminq_s16(a, b); }
 // a * b / 2^15, rounded; not for both -2^15.
 ALGAN_HD I16x8 mul_round(I16x8 a, I16x8 b) { return vqrdmulhq_s16(a, b); }
 template <int kBits>
 ALGAN_HD I16x8 shift_up(I16x8 v) {
   return vshlq_n_s16(v, kBits);
 }
-template <int kBits>
-ALGAN_HD I16x8 shift_down(I16x8 v) {
-  return vshrq_n_s16(v, kBits);
-}
-// Sixteen bytes, clamped to 0..255.
-ALGAN_HD U8x16 clamp_to_bytes(I16x8 low, I16x8 high) {
-  return vcombine_u8(vqmovun_s16(low), vqmovun_s16(high));
-}
-// Each of the first (last) eight bytes twice.
-ALGAN_HD U8x16 twice_low(U8x16 v) { return vzip1q_u8(v, v); }
-ALGAN_HD U8x16 twice_high(U8x16 v) { return vzip2q_u8(v, v); }
-// The even, and the odd, of 32 bytes.
-ALGAN_HD U8x16 even_bytes(U8x16 low, U8x16 high) { return vuzp1q_u8(low, high); }
-ALGAN_HD U8x16 odd_bytes(U8x16 low, U8x16 high) { return vuzp2q_u8(low, high); }
 
 // Products, each added to its neighbour.
 ALGAN_HD I32x4 dot_pairs(I16x8 a, I16x8 b) {

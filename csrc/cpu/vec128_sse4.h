@@ -29,6 +29,7 @@ ALGAN_HD I16x8 load_i16(const std::int16_t* from) {
 ALGAN_HD void store_i16(std::int16_t* to, I16x8 v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), v);
 }
+ALGAN_HD U8x16 as_u8(__m128i v) { return v; }
 ALGAN_HD U16x8 as_u16(__m128i v) { return v; }
 ALGAN_HD I16x8 as_i16(__m128i v) { return v; }
 
@@ -59,32 +60,35 @@ ALGAN_HD U16x8 mean_up_u16(U16x8 a, U16x8 b) { return _mm_avg_epu16(a, b); }
 ALGAN_HD U16x8 zip_low_u16(U16x8 a, U16x8 b) { return _mm_unpacklo_epi16(a, b); }
 ALGAN_HD U16x8 zip_high_u16(U16x8 a, U16x8 b) { return _mm_unpackhi_epi16(a, b); }
 
-ALGAN_HD I16x8 splat_i16(std::int16_t value) { return _mm_set1_epi16(value); }
-ALGAN_HD I16x8 add_saturated(I16x8 a, I16x8 b) { return _mm_adds_epi16(a, b); }
-ALGAN_HD I16x8 sub_i16(I16x8 a, I16x8 b) { return _mm_sub_epi16(a, b); }
-ALGAN_HD I16x8 larger_i16(I16x8 a, I16x8 b) { return _mm_max_epi16(a, b); }
+ALGAN_HD U16x8 xor_u16(U16x8 a, U16x8 b) { return _mm_xor_si128(a, b); }
+ALGAN_HD U16x8 add_saturated_u16(U16x8 a, U16x8 b) { return _mm_adds_epu16(a, b); }
+ALGAN_HD U16x8 sub_saturated_u16(U16x8 a, U16x8 b) { return _mm_subs_epu16(a, b); }
+template <int kBits>
+ALGAN_HD U16x8 shift_down_u16(U16x8 v) {
+  return _mm_srli_epi16(v, kBits);
+}
+ALGAN_HD U16x8 select_u16(U16x8 mask, U16x8 yes, U16x8 no) {
+  return _mm_blendv_epi8(no, yes, mask);
+}
+// Eight bytes, each in 16 bits.
+ALGAN_HD U16x8 widen_eight(const std::uint8_t* from) {
+  return _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+}
+// The even, and the odd, of sixteen words.
+ALGAN_HD U16x8 even_words(U16x8 low, U16x8 high) {
+  const __m128i zero = _mm_setzero_si128();
+  return _mm_packus_epi32(_mm_blend_epi16(low, zero, 0xAA), _mm_blend_epi16(high, zero, 0xAA));
+}
+ALGAN_HD U16x8 odd_words(U16x8 low, U16x8 high) {
+  return _mm_packus_epi32(_mm_srli_epi32(low, 16), _mm_srli_epi32(high, 16));
+}
+
+ALGAN_HD I16x8 smaller_i16(I16x8 a, I16x8 b) { return _mm_min_epi16(a, b); }
 // a * b / 2^15, rounded; not for both -2^15.
 ALGAN_HD I16x8 mul_round(I16x8 a, I16x8 b) { return _mm_mulhrs_epi16(a, b); }
 template <int kBits>
 ALGAN_HD I16x8 shift_up(I16x8 v) {
   return _mm_slli_epi16(v, kBits);
-}
-template <int kBits>
-ALGAN_HD I16x8 shift_down(I16x8 v) {
-  return _mm_srai_epi16(v, kBits);
-}
-// Sixteen bytes, clamped to 0..255.
-ALGAN_HD U8x16 clamp_to_bytes(I16x8 low, I16x8 high) { return _mm_packus_epi16(low, high); }
-// Each of the first (last) eight bytes twice.
-ALGAN_HD U8x16 twice_low(U8x16 v) { return _mm_unpacklo_epi8(v, v); }
-ALGAN_HD U8x16 twice_high(U8x16 v) { return _mm_unpackhi_epi8(v, v); }
-// The even, and the odd, of 32 bytes.
-ALGAN_HD U8x16 even_bytes(U8x16 low, U8x16 high) {
-  const __m128i byte = _mm_set1_epi16(0xFF);
-  return _mm_packus_epi16(_mm_and_si128(low, byte), _mm_and_si128(high, byte));
-}
-ALGAN_HD U8x16 odd_bytes(U8x16 low, U8x16 high) {
-  return _mm_packus_epi16(_mm_srli_epi16(low, 8), _mm_srli_epi16(high, 8));
 }
 
 // Products, each added to its neighbour.

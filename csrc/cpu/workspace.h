@@ -1,6 +1,7 @@
 // Scratch memory and filter tables that a thread keeps from call to call.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <new>
@@ -36,7 +37,7 @@ class ScratchBuffer {
 struct Workspace {
   AxisPlanner x, y;
   ScratchBuffer<float> filtered, finished;
-  ScratchBuffer<std::uint8_t> row, copied, converted, narrow;
+  ScratchBuffer<std::uint8_t> row, copied, converted, narrow, edge, gathered;
 
   // Points the job at scratch large enough for its plans, its kind and `rows` converted rows.
   void lend(BoxJob& job, std::int32_t rows) {
@@ -46,7 +47,9 @@ struct Workspace {
     const auto past = static_cast<std::size_t>(job.x->max_count + kGreyTaps) * pixel;
     const auto over = static_cast<std::size_t>(kOverread);
     const auto padded = static_cast<std::size_t>(job.x->padded_size);
-    job.row = row.at_least((row_bytes + past) * sizeof(float) + over);
+    std::size_t row_size = (row_bytes + past) * sizeof(float) + over;
+    if (job.planar) row_size = std::max(row_size, lend_planar(job));
+    job.row = row.at_least(row_size);
     job.filtered = filtered.at_least(6 * padded);
     job.copied = copied.at_least(2 * (row_bytes + over));
     if (job.out == nullptr) {
@@ -59,6 +62,19 @@ struct Workspace {
       job.converted_stride = static_cast<std::ptrdiff_t>(stride);
       job.converted = converted.at_least(stride * static_cast<std::size_t>(rows));
     }
+  }
+
+ private:
+  // Returns the bytes of three planes of sums.
+  std::size_t lend_planar(BoxJob& job) {
+    constexpr std::size_t kStrip = 64;  // as wide as a strip of any path, or wider
+    const auto rows = static_cast<std::size_t>(job.y->max_count) + 2;
+    const auto past = static_cast<std::size_t>(job.x->max_count + kGreyTaps);
+    const std::size_t plane = static_cast<std::size_t>(job.extent) + kStrip + past;
+    job.sum_plane = static_cast<std::ptrdiff_t>(plane);
+    job.edge = edge.at_least(rows * 6 * kStrip);
+    job.gathered = gathered.at_least(kGatheredBytes * static_cast<std::size_t>(job.x->padded_size));
+    return 3 * plane * sizeof(std::int16_t);
   }
 };
 
