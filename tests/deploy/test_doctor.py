@@ -282,7 +282,7 @@ def test_an_engine_that_is_not_installed_is_wrong_only_if_it_is_wanted(
     monkeypatch.setattr(engines, "installed", lambda name: None if name == "onnxruntime" else "1")
     said = by_name(engines.each(Host(tmp_path)))
     assert said["engine onnxruntime"].state == "missing"
-    assert said["engine onnxruntime"].mend == "pip install onnxruntime"
+    assert said["engine onnxruntime"].mend == "pip install 'algan-stream[onnxruntime]'"
     assert said["engine theirs"].state == "ok"
     assert "engine tensorrt" not in said
     wanted = msgspec.structs.replace(a_line(tmp_path), engine={"kind": "onnxruntime"})
