@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -29,6 +30,18 @@ def pytest_report_header() -> list[str]:
         "versions: " + ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
         f"SIMD path: {active_simd()} of {', '.join(available_simd())}",
     ]
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """Commands set up the process's log; the next test must not write to a stream that is closed by then."""
+    root, hook = logging.getLogger(), sys.excepthook
+    handlers, level = root.handlers.copy(), root.level
+    yield
+    root.handlers[:] = [handler for handler in root.handlers if handler in handlers]
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    sys.excepthook = hook
 
 
 @pytest.fixture(scope="session")

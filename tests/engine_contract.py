@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
+import pytest
+
 import test_engines as t
+
+Floats = npt.NDArray[np.float32]
+
+
+@pytest.fixture
+def same(bound: float) -> Callable[[Floats, Floats], bool]:
+    """Whether logits of two sizes of batch count as the same; `bound` is the file's own, 0: bit for bit."""
+    return lambda a, b: bool(np.abs(a - b).max(initial=0.0) <= bound)
+
 
 CONTRACT: dict[str, Callable[..., None]] = {
     test.__name__: test

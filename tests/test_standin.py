@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import threading
@@ -243,6 +244,7 @@ def kinds(verdicts: list[FrameVerdict]) -> list[str]:
 def test_a_missing_engine_is_built_while_another_serves(
     line: Callable[..., LineConfig], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     late = 0
 
     def enough(service: Service, sink: ListSink) -> bool:

@@ -30,11 +30,21 @@ from algan_stream.errors import (
 from algan_stream.preprocess import empty_slots, preprocess_into
 from algan_stream.types import Frame, InputSpec
 from cuda_emulation import Device, open_emulated, store
-from engine_contract import CONTRACT, MAX_BATCH
+from engine_contract import (
+    CONTRACT,
+    MAX_BATCH,
+    same,  # noqa: F401  a fixture of the contract
+)
 from engine_contract import inputs as inputs_of
 
 pytest.importorskip("onnxruntime")
 globals().update(CONTRACT)  # `engine` below is what each of these gets
+
+
+@pytest.fixture
+def bound() -> float:
+    """The emulated device computes alike at every size of batch."""
+    return 0.0
 
 
 class Preprocessor:
