@@ -10,11 +10,10 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from algan_stream.bundle import Bundle, read_bundle
-from algan_stream.commands.options import Precision
+from algan_stream.commands.options import Precision, console
 
 app = typer.Typer(help="Measure against peers, in one run on this machine.", no_args_is_help=True)
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
@@ -54,7 +53,7 @@ def preprocess(
     for row in rows(cases, seconds, fresh_frames=fresh_frames, warm_heap=warm_heap):
         measured.append(row)
         _write(measured, json_)  # as it grows: the full list takes a quarter of an hour
-    Console().print(_by_case(measured))
+    console().print(_by_case(measured))
 
 
 @app.command()
@@ -73,12 +72,12 @@ def engine(
 
     with _bundle(bundle) as opened:
         found, refused = lines(opened, seconds, images)
-        Console().print(table(found, refused))
+        console().print(table(found, refused))
         for one in refused:
             typer.echo(f"{one.engine}: {one.reason}")
         wrapper = rows(opened, seconds)
     _write({"engines": found, "refused": refused, "wrapper": wrapper}, json_)
-    Console().print(_compared(wrapper))
+    console().print(_compared(wrapper))
 
 
 @app.command()
@@ -126,7 +125,7 @@ def _by_case(measured: list[Row]) -> Table:
 def _report(measure: Callable[[], list[Row]], json_: Path | None) -> None:
     measured = measure()
     _write(measured, json_)
-    Console().print(_compared(measured))
+    console().print(_compared(measured))
 
 
 def _compared(measured: list[Row]) -> Table:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from algan_stream.bundle import Quantization, read_bundle
-from algan_stream.commands.options import BundleArgument, JsonOption
+from algan_stream.commands.options import BundleArgument, JsonOption, console
 from algan_stream.types import Spec, VectorSpec
 
 app = typer.Typer(help="Look into model bundles.", no_args_is_help=True)
@@ -48,7 +47,7 @@ def show(bundle: BundleArgument, json_: JsonOption = False) -> None:
         table.add_row(key, text if len(text) <= 300 else text[:300] + "…")
     for name, entry in manifest.files.items():
         table.add_row(name, f"{entry.size_bytes} bytes, SHA-256 {entry.sha256[:12]}…")
-    Console().print(table)
+    console().print(table)
 
 
 def _input(spec: Spec) -> str:

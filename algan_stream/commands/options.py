@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +12,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import typer
+from rich.console import Console
 
 from algan_stream.errors import InputError
+
+#: Characters in a line of a table that goes into a pipe or a file.
+_PIPE_WIDTH = 160
 
 
 class Precision(str, Enum):
@@ -32,6 +38,12 @@ BoxesOption = Annotated[
     Path | None,
     typer.Option(help='JSON file {"image name or path": [[x_min, y_min, x_max, y_max], …]}, in pixels.'),
 ]
+
+
+def console() -> Console:
+    """Standard output, wide enough that no table is cut where it is no terminal but a pipe or a file."""
+    free = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if free else _PIPE_WIDTH)
 
 
 def engine_section(precision: Precision, **more: Any) -> dict[str, Any]:

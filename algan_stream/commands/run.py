@@ -8,10 +8,9 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from algan_stream.commands.options import JsonOption
+from algan_stream.commands.options import JsonOption, console
 from algan_stream.config import read_line
 from algan_stream.errors import AlganError
 from algan_stream.ledger import CameraAccount
@@ -67,7 +66,7 @@ def _run(line: Path, json_: bool, *, build_if_missing: bool) -> None:
             more = {"refused": refused, "sink_errors": service.pipeline.sink_errors}
             _say(json_, "stopped", {"cameras": accounts, **more, "deliveries": service.deliveries()})
         else:
-            Console().print(account_table(accounts))
+            console().print(account_table(accounts))
             for sink, counts in service.deliveries().items():
                 told = ", ".join(f"{name} {n}" for name, n in msgspec.structs.asdict(counts).items())
                 typer.echo(f"{sink}: {told}")

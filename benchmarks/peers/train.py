@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import openvino as ov
 import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
@@ -94,8 +95,11 @@ def train(name: str, paths: list[Path], out: Path, args: argparse.Namespace) -> 
     engine.fit(model=model, datamodule=data)
     seconds = time.perf_counter() - started
     model.eval()
-    model.to_onnx(out, input_size=(size, size))
-    model.to_openvino(out, input_size=(size, size))
+    if name == "patchcore":
+        export_one_image(model, out, size)
+    else:
+        model.to_onnx(out, input_size=(size, size))
+        model.to_openvino(out, input_size=(size, size))
     return {
         "peer": name,
         "size_px": size,
@@ -104,6 +108,16 @@ def train(name: str, paths: list[Path], out: Path, args: argparse.Namespace) -> 
         "epochs": epochs,
         "fit_s": round(seconds, 1),
     }
+
+
+def export_one_image(model: Any, out: Path, size: int) -> None:
+    """By PyTorch's older exporter: what anomalib makes of PatchCore takes two images at once, no fewer."""
+    weights = out / "weights" / "openvino"
+    weights.mkdir(parents=True, exist_ok=True)
+    path = weights / "model.onnx"
+    names = {"input_names": ["input"], "output_names": ["pred_score", "anomaly_map"]}
+    torch.onnx.export(model, (torch.zeros(1, 3, size, size),), path, dynamo=False, opset_version=16, **names)
+    ov.save_model(ov.convert_model(path), weights / "model.xml", compress_to_fp16=False)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from algan_deploy.checks import cameras, engines, gpu, line, machine
 from algan_deploy.checks.finding import Finding, Host
+from algan_stream.commands.options import console
 from algan_stream.config import read_line
 from algan_stream.errors import AlganError
 
@@ -51,7 +51,7 @@ def doctor(
         table = Table("what", "state", "found", "to mend it", title="algan-stream doctor")
         for f in findings:
             table.add_row(f.name, f"[{_STYLE[f.state]}]{f.state}[/]", escape(f.detail), escape(f.mend))
-        Console().print(table)
+        console().print(table)
     if not well:
         raise typer.Exit(1)
 

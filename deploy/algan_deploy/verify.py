@@ -7,14 +7,13 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from algan_deploy.verify_engines import Trial, attempt, everything, parse, with_ratios
 from algan_deploy.verify_images import Agreed, EngineAnswers, Images, against, agreements, save
 from algan_stream.bundle import read_bundle
-from algan_stream.commands.options import BundleArgument, JsonOption
+from algan_stream.commands.options import BundleArgument, JsonOption, console
 from algan_stream.errors import ConfigError, EngineError
 
 _STYLE = {"passed": "green", "refused": "bold red", "unavailable": "yellow"}
@@ -99,15 +98,15 @@ def verify(
 
 
 def _print(report: Report) -> None:
-    console = Console()
-    console.print(_gate_table(report))
+    out = console()
+    out.print(_gate_table(report))
     for trial in report.engines:
         if trial.reason:
             typer.echo(f"{trial.name}: {trial.reason}")
     if report.images:
-        console.print(_agreement_table("verdicts on the images, against the first engine's", report.images))
+        out.print(_agreement_table("verdicts on the images, against the first engine's", report.images))
     if report.against:
-        console.print(_agreement_table("verdicts on the images, against the other machine's", report.against))
+        out.print(_agreement_table("verdicts on the images, against the other machine's", report.against))
         for one in report.against:
             for name in one.flips:
                 typer.echo(f"{one.engine}: {name}: another verdict than {one.reference}")
