@@ -23,7 +23,7 @@ $(VENV)/.created:
 	  { echo "Python 3.10 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PIP) install --quiet --upgrade pip
-	$(PIP) install --quiet scikit-build-core pybind11 cmake ninja setuptools
+	$(PIP) install --quiet scikit-build-core pybind11 cmake ninja 'setuptools>=70.1'
 	@touch $@
 
 $(VENV)/.runtime: $(VENV)/.created pyproject.toml constraints.txt $(NATIVE)
