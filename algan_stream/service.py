@@ -230,6 +230,9 @@ class Service:
             self._build.stop()
         parts: list[Source | Sink | Engine | HealthServer] = [source for _, source, _ in self.sources]
         parts += [self.http] if self.http else []
+        for sink in self.sinks:
+            if isinstance(sink, Outlet):
+                sink.begin_close()
         for part in (*parts, *self.sinks, self.engine):
             try:
                 part.close()

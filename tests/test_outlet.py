@@ -157,6 +157,23 @@ def test_the_end_waits_for_a_dead_receiver_no_longer_than_told() -> None:
     assert outlet.counts().lost == 10
 
 
+def test_several_outlets_drain_at_once() -> None:
+    receivers = [Receiver() for _ in range(4)]
+    outlets = []
+    for receiver in receivers:
+        receiver.down = True
+        config = DeliveryConfig(**{**_QUICK, "drain_s": 1.5})
+        outlets.append(Outlet("sinks[0]", receiver.open, receiver.open(), config))
+        outlets[-1].write(_verdict(0))
+    started = time.monotonic()
+    for outlet in outlets:
+        outlet.begin_close()
+    for outlet in outlets:
+        outlet.close()
+    assert time.monotonic() - started < 4.5  # one after the other would take 6
+    assert [outlet.counts().lost for outlet in outlets] == [1] * 4
+
+
 def test_the_end_does_not_wait_for_a_receiver_that_hangs() -> None:
     receiver = Receiver()
     receiver.up.clear()

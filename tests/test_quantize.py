@@ -184,6 +184,14 @@ def test_the_command_and_what_it_leaves(judged: Bundle, parts: Path) -> None:
     assert QUANTIZED in shown
 
 
+def test_good_images_that_are_rejects_are_questioned(
+    judged: Bundle, parts: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = replace_calibration(judged, with_raw_threshold([-2.0], -1000.0))
+    quantize_bundle(bundle, parts / "good", None, lambda _: None, _shifted({}, []))
+    assert "100 % of the images in" in caplog.text
+
+
 @needs_nncf
 def test_vectors_that_have_no_weights_are_refused(tmp_path: Path) -> None:
     bundle = make_vector_bundle(tmp_path / "bundle")

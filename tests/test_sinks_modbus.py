@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from algan_stream.errors import ConfigError
 from algan_stream.sinks.modbus import ACKNOWLEDGED, BUSY, HEARTBEAT, READY, STATUS, VALID, Config
 from algan_stream.sinks.outlet import Outlet, open_sink
 from algan_stream.types import BoxVerdict, FrameVerdict, Outcome, VerdictKind
@@ -156,6 +157,13 @@ def test_a_plc_that_goes_and_comes_back(plc: Plc) -> None:
     assert [words[3] for words in again.took] == [1]
     sink.close()
     again.stop()
+
+
+def test_another_host_must_be_accepted_in_words() -> None:
+    section = {"kind": "modbus", "host": "plc.plant"}
+    with pytest.raises(ConfigError, match=r"host: plc\.plant is another host"):
+        open_sink(section, "sinks[0]")
+    open_sink({**section, "insecure": True, "delivery": {"drain_s": 0}}, "sinks[0]").close()
 
 
 def test_other_cameras_are_not_its_business(plc: Plc) -> None:

@@ -297,7 +297,7 @@ def test_without_onnx_it_says_what_to_install(
 
 
 def test_files_that_are_no_models_are_refused(tmp_path: Path, good: Path) -> None:
-    for name, content in (("empty.onnx", b""), ("text.onnx", b"not a model at all")):
+    for name, content in (("empty.onnx", b""), ("text.onnx", b"not a model at all"), ("m.json", b"{}")):
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(BundleError, match="is not a whole ONNX model"):

@@ -27,7 +27,8 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from algan_stream.errors import SinkRefusedError
+from algan_stream.endpoints import is_loopback
+from algan_stream.errors import ConfigError, SinkRefusedError
 from algan_stream.sinks.base import Sink
 from algan_stream.types import FrameVerdict, VerdictKind
 
@@ -43,7 +44,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A sink with `kind: modbus`.
 
     Attributes:
-        host: The PLC's address. Modbus TCP has no encryption and no passwords: its network must be closed.
+        host: The PLC's address.
         port: Its port.
         device_id: Unit that the PLC expects, 0 to 255.
         address: First of the 25 holding registers.
@@ -52,6 +53,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         acknowledge_ms: Longest wait for the PLC's acknowledgement; then the verdict is written again.
         heartbeat_s: Between two beats.
         timeout_s: Longest wait for the connection and for an answer.
+        insecure: Allow a PLC on another host: Modbus TCP has neither encryption nor passwords, so that nobody
+            else may reach the network between.
     """
 
     kind: Literal["modbus"]
@@ -64,6 +67,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     acknowledge_ms: float = 200.0
     heartbeat_s: float = 0.5
     timeout_s: float = 1.0
+    insecure: bool = False
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -181,10 +185,16 @@ def create(config: Config) -> ModbusSink:
     """Makes the sink; it connects from its own thread, so that the PLC may start later.
 
     Raises:
+        ConfigError: The PLC is on another host, and the section does not accept that.
         ModuleNotFoundError: pymodbus is not installed.
     """
     import pymodbus.client  # noqa: F401  missing, it shall be said at the start
 
+    if not (config.insecure or is_loopback(config.host)):
+        raise ConfigError(
+            f"host: {config.host} is another host, and Modbus TCP has neither encryption nor passwords; "
+            "close the network between, and write `insecure: true` to accept that"
+        )
     return ModbusSink(config)
 
 

@@ -20,6 +20,9 @@ from algan_stream.types import FrameVerdict
 
 log = logging.getLogger(__name__)
 
+#: Longest wait between two attempts while the service stops.
+_LAST_RETRY_S = 0.5
+
 
 class DeliveryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Key `delivery` of a sink.
@@ -123,15 +126,21 @@ class Outlet(Sink):
         """What became of the verdicts, at this moment."""
         return msgspec.structs.replace(self._counts, waiting=len(self._backlog))
 
+    def begin_close(self) -> None:
+        """Lets the time for `close` begin, without waiting: several outlets then drain at once."""
+        if self._stopping.is_set():
+            return
+        self._give_up = time.monotonic() + self._config.drain_s
+        self._stopping.set()
+        self._more.set()
+
     def close(self) -> None:
         """Delivers what waits, for `drain_s`; the rest is lost, or stays in the spill folder."""
         if self._closed:
             return
+        self.begin_close()
         self._closed = True
-        self._give_up = time.monotonic() + self._config.drain_s
-        self._stopping.set()
-        self._more.set()
-        self._thread.join(self._config.drain_s + 1.0)
+        self._thread.join(max(0.0, self._give_up - time.monotonic()) + 1.0)
         if left := len(self._backlog):
             where = "they wait in the spill folder" if self._config.spill else "they are lost for it"
             log.warning("%s: %d verdicts are not delivered; %s", self.name, left, where)
@@ -188,9 +197,20 @@ class Outlet(Sink):
         doubled_s = self._config.retry_first_s * 2.0 ** min(self._failed_in_a_row - 1, 30)
         # Not to the second: many lines would else come back to one receiver all at once.
         wait_s = min(self._config.retry_most_s, doubled_s) * random.uniform(0.5, 1.0)
-        self._stopping.wait(min(wait_s, max(0.0, self._give_up - time.monotonic())))
-        if self._stopping.is_set():
-            time.sleep(min(0.05, max(0.0, self._give_up - time.monotonic())))
+        if self._stopping.is_set():  # little time is left to wait for the receiver
+            time.sleep(min(wait_s, _LAST_RETRY_S, max(0.0, self._give_up - time.monotonic())))
+        else:
+            self._stopping.wait(wait_s)
+
+
+def own_keys(section: dict[str, Any], path: str) -> dict[str, Any]:
+    """A sink's section without `delivery`, which is checked and is its outlet's.
+
+    Raises:
+        ConfigError: A key of `delivery` is wrong.
+    """
+    plugins.convert(section.get("delivery", {}), DeliveryConfig, f"{path}.delivery")
+    return {key: value for key, value in section.items() if key != "delivery"}
 
 
 def open_sink(section: dict[str, Any], path: str) -> Sink:
@@ -203,7 +223,7 @@ def open_sink(section: dict[str, Any], path: str) -> Sink:
     Raises:
         AlganError: A key is wrong, or the sink cannot be opened.
     """
-    own = {key: value for key, value in section.items() if key != "delivery"}
+    own = own_keys(section, path)
     delivery = plugins.convert(section.get("delivery", {}), DeliveryConfig, f"{path}.delivery")
     module, config = plugins.load("sinks", own, path)
     with plugins.placed(path):

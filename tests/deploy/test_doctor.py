@@ -309,14 +309,19 @@ def test_sinks_and_cameras_of_a_line(tmp_path: Path) -> None:
     config = a_line(
         tmp_path,
         cameras=[
-            {"id": "a", "source": {"kind": "folder", "path": "x"}},
+            {"id": "a", "source": {"kind": "folder", "path": str(tmp_path)}},
             {"id": "b", "source": {"kind": "none"}},
+            {"id": "c", "source": {"kind": "folder", "path": str(tmp_path / "nowhere")}},
         ],
         sinks=[
             {"kind": "jsonl", "path": str(tmp_path / "v.jsonl")},
             {"kind": "jsonl", "path": str(tmp_path / "no" / "v.jsonl")},
             {"kind": "zmq_pub", "bind": "tcp://127.0.0.1:0"},
             {"kind": "jsonl"},
+            {"kind": "zmq_pub", "bind": "tcp://127.0.0.1:0", "delivery": {"spill": str(tmp_path / "s")}},
+            {"kind": "zmq_pub", "bind": "tcp://127.0.0.1:0", "delivery": {"spil": "s"}},
+            {"kind": "webhook", "url": "http://127.0.0.1:9/"},
+            {"kind": "webhook", "url": "http://mes.plant/"},
         ],
     )
     said = by_name([*line.cameras(Host(tmp_path, config)), *line.sinks(Host(tmp_path, config))])
@@ -325,9 +330,14 @@ def test_sinks_and_cameras_of_a_line(tmp_path: Path) -> None:
     assert states == {
         "camera a": "ok",
         "camera b": "wrong",
+        "camera c": "wrong",
         "sink 1": "wrong",
         "sink 2": "ok",
         "sink 3": "wrong",
+        "sink 4": "ok",
+        "sink 5": "wrong",
+        "sink 6": "ok",
+        "sink 7": "wrong",
     }
     assert said["sink 1"].mend == f"mkdir -p {tmp_path / 'no'}"
 

@@ -100,16 +100,16 @@ def training(host: Host) -> Iterator[Finding]:
 
 
 def golden_gate(host: Host) -> Iterator[Finding]:
-    """Opens the line's bundle, or the demo's, with the engine that will serve it."""
+    """Opens the line's bundle, the one asked for or the demo's, with the engine that will serve it."""
     from algan_stream.bundle import read_bundle
     from algan_stream.service import open_engine
 
-    name = host.line.bundle if host.line else "demo"
+    name = host.bundle or (host.line.bundle if host.line else "demo")
     try:
         bundle = read_bundle(name)
         engine = open_engine(bundle, host.line.engine if host.line else None)
     except AlganError as error:
-        mend = f"algan-stream bundle show {name}" if host.line else "install algan-stream again"
+        mend = f"algan-stream verify {name}" if name != "demo" else "install algan-stream again"
         yield Finding(name="golden gate", state="wrong", detail=str(error), mend=mend)
         return
     engine.close()

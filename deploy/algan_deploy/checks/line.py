@@ -11,7 +11,10 @@ from algan_deploy.checks.finding import Finding, Host
 from algan_deploy.checks.machine import usable_bytes
 from algan_stream import plugins
 from algan_stream.errors import AlganError
+from algan_stream.sinks.outlet import own_keys
 
+#: Sinks that connect only with their first verdict: opening them looks at the section, and touches nothing.
+_CHECKED_BY_OPENING = frozenset({"mqtt", "webhook", "modbus"})
 _GIB = 2**30
 #: A colour frame of 1080p: frames say how large they are only when they come.
 _TYPICAL_FRAME_BYTES = 1920 * 1080 * 3
@@ -45,12 +48,17 @@ def cameras(host: Host) -> Iterator[Finding]:
     for i, camera in enumerate(host.line.cameras if host.line else ()):
         name = f"camera {camera.id}"
         try:
-            plugins.load("sources", camera.source, f"cameras[{i}].source")
+            _, config = plugins.load("sources", camera.source, f"cameras[{i}].source")
             plugins.load("boxes", camera.boxes, f"cameras[{i}].boxes")
         except AlganError as error:
             yield Finding(name=name, state="wrong", detail=str(error), mend="correct the line's file")
+            continue
+        path = getattr(config, "path", None)
+        if path and not Path(path).exists():
+            detail = f"source {config.kind}: there is no {path}"
+            yield Finding(name=name, state="wrong", detail=detail, mend="correct the line's file")
         else:
-            yield Finding(name=name, state="ok", detail=f"source {camera.source['kind']}")
+            yield Finding(name=name, state="ok", detail=f"source {config.kind}")
 
 
 def sinks(host: Host) -> Iterator[Finding]:
@@ -58,8 +66,10 @@ def sinks(host: Host) -> Iterator[Finding]:
     for i, section in enumerate(host.line.sinks if host.line else ()):
         name = f"sink {i}"
         try:
-            _, config = plugins.load("sinks", section, f"sinks[{i}]")
-        except AlganError as error:
+            module, config = plugins.load("sinks", own_keys(section, f"sinks[{i}]"), f"sinks[{i}]")
+            if section["kind"] in _CHECKED_BY_OPENING:
+                module.create(config).close()
+        except (AlganError, ModuleNotFoundError) as error:
             yield Finding(name=name, state="wrong", detail=str(error), mend="correct the line's file")
             continue
         path = getattr(config, "path", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -20,16 +21,20 @@ from algan_deploy.quantize.graph import (
     standardised_layers,
     write_int8,
 )
-from algan_deploy.quantize.measuring import int8_layers
+from algan_deploy.quantize.measuring import int8_layers, score
 from algan_deploy.quantize.samples import Samples, read_samples
 from algan_deploy.quantize.search import Quantiser, Trial, closest, search
 from algan_stream.bundle import DEMO_NAME, QUANTIZED, Bundle, Quantization, read_bundle, replace_quantized
 from algan_stream.commands.options import BundleArgument, JsonOption
 from algan_stream.errors import BundleError, InputError
 
+log = logging.getLogger(__name__)
+
 #: The tolerance in int8 is this many times the largest difference that was measured on golden inputs, and
 #: the tolerance in fp32 on top: another processor rounds a value at the edge of a step to the other side.
 MARGIN = 2.0
+#: With more than this share of the "good" images rejected, they are hardly the ones that were meant.
+_MOST_REJECTED = 0.2
 _TOOLS = ("nncf", "onnx", "onnxruntime", "openvino")
 
 
@@ -111,6 +116,15 @@ def quantize_bundle(
     with tempfile.TemporaryDirectory(prefix="algan-int8-") as folder:
         scratch = Path(folder)
         samples = read_samples(bundle, good, labelled, scratch)
+        if calibration is not None:
+            rejected = float((score(bundle.model_path, samples).good > calibration.threshold).mean())
+            if rejected > _MOST_REJECTED:
+                log.warning(
+                    "%.0f %% of the images in %s are rejected by the model itself: are these good parts, "
+                    "as it was trained on? int8 is fitted to them",
+                    100 * rejected,
+                    good,
+                )
         trials = search(
             bundle.model_path,
             samples,

@@ -150,7 +150,8 @@ def _nncf() -> Any:
             f"quantize: needs NNCF and ONNX Runtime ({error}); install them by "
             "`pip install 'algan-stream[quantize]'`"
         ) from error
-    nncf.set_log_level(logging.ERROR)
+    # Its own `set_log_level` would silence the handlers of the whole process, ours among them.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
 

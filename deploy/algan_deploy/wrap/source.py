@@ -117,14 +117,15 @@ def _load(path: Path) -> tuple[Any, str]:
         ) from error
     try:
         digest = hashlib.sha256(path.read_bytes())
-        model = onnx.load(path, load_external_data=False)
+        # By its content, never by its name: onnx would take a suffix such as .json for another format.
+        model = onnx.load(path, format="protobuf", load_external_data=False)
         beside = {
             entry.value
             for tensor in model.graph.initializer
             for entry in tensor.external_data
             if entry.key == "location"
         }
-        model = onnx.load(path)
+        model = onnx.load(path, format="protobuf")
         for name in sorted(beside):
             digest.update((path.parent / name).read_bytes())
         if model.ByteSize() > _MOST_BYTES:
