@@ -88,6 +88,7 @@ class Metrics(Sink):
         service, pipeline = self._service, self._service.pipeline
         depths = pipeline.queue_depths()
         accounts = {**dict.fromkeys(depths, _NOTHING), **service.accounts()}
+        histograms = list(self._histograms(dict(pipeline.batch_sizes)))  # at once: the line goes on meanwhile
         yield from _accounts(accounts)
         queued = [((camera,), depth) for camera, depth in depths.items()]
         yield _gauge("algan_queue_depth", "Frames that wait for the engine.", ("camera",), queued)
@@ -117,7 +118,7 @@ class Metrics(Sink):
         waiting: _Rows = [((sink,), counts.waiting) for sink, counts in deliveries.items()]
         yield _gauge("algan_sink_waiting", "Verdicts that wait for a receiver.", ("sink",), waiting)
         yield from self._identities()
-        yield from self._histograms(dict(pipeline.batch_sizes))
+        yield from histograms
 
     def _identities(self) -> Iterator[Metric]:
         """Read anew at each scrape, so that a swap shows."""
