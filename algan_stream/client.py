@@ -191,9 +191,10 @@ class Client:
 
     def poll(self, timeout_s: float = 0.0) -> list[FrameVerdict]:
         """Returns the verdicts that have come since the last call, waiting for the first if there is none."""
+        give_up = time.monotonic() + timeout_s
         self._read(0.0)
-        if not self._verdicts:
-            self._read(timeout_s)
+        while not self._verdicts and (left_s := give_up - time.monotonic()) > 0:
+            self._read(left_s)  # returns with any message, such as credits, or that the service is closing
         came, self._verdicts = self._verdicts, []
         return came
 
