@@ -14,9 +14,6 @@
 namespace algan {
 namespace {
 
-// An output this large is not read back from the second-level cache: write past it, where rows
-// are whole cache lines (a line of which only a part is streamed costs more than it saves).
-constexpr std::size_t kStreamBytes = std::size_t{4} << 20;
 constexpr std::size_t kLineBytes = 64;
 
 // Taps share their first and last row with their neighbours: with fewer rows between them,
@@ -87,9 +84,10 @@ class Run {
   }
 
  private:
+  // A line of which only a part is streamed costs more than it saves.
   bool worth_streaming(std::size_t count) const {
     const std::size_t row_bytes = static_cast<std::size_t>(spec_.width_px) * sizeof(float);
-    return count * spec_.slot_elements() * sizeof(float) >= kStreamBytes &&
+    return cpu::streaming_pays(count * spec_.slot_elements() * sizeof(float)) &&
            row_bytes % kLineBytes == 0 &&
            reinterpret_cast<std::uintptr_t>(slots_.data) % kLineBytes == 0;
   }

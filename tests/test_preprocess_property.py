@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -123,6 +124,23 @@ def test_outputs_stay_within_black_and_white(simd, spec, image):
     assert got.max() <= 1 + TOLERANCE
     if spec.pooled_channels in (True, "max"):
         np.testing.assert_array_equal(got[:, 3], got[:, :3].max(axis=1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), image=images(), width=st.sampled_from([16, 32, 64]), height=st.integers(1, 20))
+def test_outputs_past_the_cache_are_the_same_bits(simd, data, image, width, height):
+    pixels, pixel_format, image_height, image_width = image
+    spec = data.draw(specs)
+    spec = msgspec.structs.replace(spec, width_px=width, height_px=height)
+    how = {"pixel_format": pixel_format, "boxes": data.draw(st.none() | boxes_of(image_height, image_width))}
+    try:
+        _core._force_streaming(False)
+        want = preprocess(pixels, spec, **how)
+        _core._force_streaming(True)
+        got = preprocess(pixels, spec, **how)
+    finally:
+        _core._force_streaming(None)
+    np.testing.assert_array_equal(got, want)
 
 
 @settings(max_examples=100, deadline=None)

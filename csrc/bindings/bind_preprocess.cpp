@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -84,6 +85,14 @@ void bind_preprocess(py::module_& m) {
   m.def("available_simd", &available_simd);
   m.def("active_simd", &active_simd);
   m.def("_force_simd", &force_simd, py::arg("name"));
+  m.def(
+      "_force_streaming",
+      [](std::optional<bool> always) {
+        force_streaming(!always   ? Streaming::kWherePays
+                        : *always ? Streaming::kAlways
+                                  : Streaming::kNever);
+      },
+      py::arg("always"));
 }
 
 }  // namespace algan::bindings

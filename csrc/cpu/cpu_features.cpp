@@ -67,5 +67,12 @@ bool has_avx512() {
              kLeaf7EbxAvx512F | kLeaf7EbxAvx512Dq | kLeaf7EbxAvx512Bw | kLeaf7EbxAvx512Vl);
 }
 
+bool made_by_intel() {
+  std::uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid(0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  // "GenuineIntel", four letters in each register, the first in the lowest byte.
+  return ebx == 0x756E6547U && edx == 0x49656E69U && ecx == 0x6C65746EU;
+}
+
 }  // namespace algan::cpu
 #endif

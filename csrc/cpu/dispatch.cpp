@@ -27,6 +27,20 @@ constexpr Path kPaths[] = {
 
 std::atomic<const Path*> chosen{nullptr};
 
+// An output this large is not read back from the second-level cache.
+constexpr std::size_t kStreamBytes = std::size_t{4} << 20;
+
+std::atomic<Streaming> streaming{Streaming::kWherePays};
+
+bool streams_well() {
+#if defined(ALGAN_X86)
+  static const bool intel = made_by_intel();
+  return intel;
+#else
+  return false;  // no path of another processor knows streaming stores
+#endif
+}
+
 std::string names_here() {
   std::string names;
   for (const Path& path : kPaths) {
@@ -66,6 +80,12 @@ const Path& active_path() {
   return *path;
 }
 
+bool streaming_pays(std::size_t bytes) {
+  const Streaming how = streaming.load(std::memory_order_acquire);
+  if (how != Streaming::kWherePays) return how == Streaming::kAlways;
+  return bytes >= kStreamBytes && streams_well();
+}
+
 }  // namespace cpu
 
 std::vector<std::string> available_simd() {
@@ -82,5 +102,7 @@ void force_simd(const std::string& name) {
   const cpu::Path* path = name.empty() ? nullptr : &cpu::find_path(name, "simd");
   cpu::chosen.store(path, std::memory_order_release);
 }
+
+void force_streaming(Streaming how) { cpu::streaming.store(how, std::memory_order_release); }
 
 }  // namespace algan

@@ -1,6 +1,8 @@
 // Which path runs: chosen once, from what this processor and its operating system can do.
 #pragma once
 
+#include <cstddef>
+
 #include "box_job.h"
 
 namespace algan::cpu {
@@ -22,5 +24,8 @@ struct Path {
 
 // The path in use. Throws InputError if ALGAN_SIMD asks for one that cannot run.
 const Path& active_path();
+
+// Whether an output of so many bytes shall be written past the caches.
+bool streaming_pays(std::size_t bytes);
 
 }  // namespace algan::cpu

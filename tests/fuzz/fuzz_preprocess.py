@@ -188,6 +188,7 @@ def run_case(core, seed):
     outputs = []
     for name in core.available_simd():
         core._force_simd(name)
+        core._force_streaming(case.pick([None, True, False]))
         try:
             written = core.preprocess_into(out, image, spec, **how)
         except REFUSALS:

@@ -157,4 +157,10 @@ std::string active_simd();
 /// @throws InputError  for any other name
 void force_simd(const std::string& name);
 
+/// Whether large outputs bypass the caches. The numbers are the same.
+enum class Streaming { kWherePays, kAlways, kNever };
+
+/// For tests and benchmarks: how outputs are written from now on, in all threads.
+void force_streaming(Streaming how);
+
 }  // namespace algan
