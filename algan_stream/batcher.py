@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 #: How often a wait for a slot looks whether there is still use in it.
 _GLANCE_S = 0.2
+#: Batches whose times tell what the engine can do at best.
+_LATELY = 16
 
 
 class BatchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -112,8 +115,25 @@ class Batcher:
         self._open: Batch | None = None
         self._max_wait_ns = round(config.max_wait_ms * 1e6)
         self._margin_ns = round(config.deadline_margin_ms * 1e6)
-        #: Smoothed time from submission to logits; set by the pipeline as batches come back.
+        #: Smoothed time from submission to logits.
         self.engine_ns = 0
+        self._lately: deque[int] = deque(maxlen=_LATELY)
+        self._least_ns = 0
+
+    def came_back(self, engine_ns: int) -> None:
+        """Notes how long a batch took from submission to logits; called by the verdict thread alone."""
+        self.engine_ns += (engine_ns - self.engine_ns) // 4
+        self._lately.append(engine_ns)
+        self._least_ns = min(self._lately)
+
+    def hopeless(self, frame: Frame, now_ns: int, *, engine_idle: bool) -> bool:
+        """Whether a verdict would come after the frame's deadline even if all went as well as it lately did.
+
+        An idle engine may be faster than it was under load, so then only a deadline that has passed counts.
+        """
+        if frame.deadline_ns is None:
+            return False
+        return now_ns + (0 if engine_idle else self._least_ns) >= frame.deadline_ns
 
     def add(self, job: Job) -> Iterator[Batch]:
         """Preprocesses a job's boxes into slots; yields each batch that must leave at once.
@@ -154,7 +174,8 @@ class Batcher:
     def use(self, engine: Engine) -> Batch | None:
         """Fills another engine's slots from now on; returns the open batch, which belongs to the old one."""
         batch = self.flush()
-        self._engine, self.engine_ns = engine, 0
+        self._engine, self.engine_ns, self._least_ns = engine, 0, 0
+        self._lately = deque(maxlen=_LATELY)
         return batch
 
     def pop_due(self, *, engine_idle: bool, more_waiting: bool) -> Batch | None:

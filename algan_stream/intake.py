@@ -1,4 +1,10 @@
-"""Frames between the sources and the batcher: one bounded queue for each camera, nearest deadline first."""
+"""Frames between the sources and the batcher: one bounded queue for each camera.
+
+The nearest deadline goes first, among the cameras that have not had more than their share: those whose boxes
+so far lie within `HEAD_START` of what the camera that had least has had. (Start-time fair queueing with a box
+as the unit of work, so that a camera with 200 boxes does not starve one with a single box.) A camera that had
+nothing to do begins where the others are, and saves no credit meanwhile. Whoever is alone has no limit.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +19,9 @@ from algan_stream.types import Frame
 #: What happens when a camera's queue is full.
 Backpressure = Literal["block", "drop_oldest", "drop_newest"]
 
+#: Boxes that a camera may be ahead of the one that waits longest, while its deadlines are nearer.
+HEAD_START = 32
+
 #: A frame without a deadline queues as if it had this long: it gives way to urgent ones, but not forever.
 _PATIENCE_NS = 1_000_000_000
 
@@ -22,6 +31,7 @@ class _Lane:
     capacity: int
     policy: Backpressure
     frames: deque[Frame] = field(default_factory=deque)
+    served: int = 0  # boxes taken, or where others were when this camera came back
 
 
 class Intake:
@@ -31,6 +41,7 @@ class Intake:
         self._changed = threading.Condition()
         self._lanes: dict[str, _Lane] = {}
         self._closed = self._woken = False
+        self._served = 0  # the least of the cameras that waited, when the last frame was taken
 
     def open_lane(self, camera: str, capacity: int, policy: Backpressure) -> None:
         """Makes the queue of one camera; again with the same name changes nothing."""
@@ -54,12 +65,14 @@ class Intake:
                 if lane.policy == "drop_newest":
                     return [(frame, "queue_full")]
                 fallen.append((lane.frames.popleft(), "queue_full"))
+            if not lane.frames:
+                lane.served = max(lane.served, self._served)
             lane.frames.append(frame)
             self._changed.notify_all()
             return fallen
 
     def take(self, timeout_s: float | None) -> Frame | None:
-        """The most urgent of the cameras' oldest frames.
+        """The most urgent of the oldest frames of those cameras that have not had more than their share.
 
         Returns None when time is up, when `wake` was called meanwhile, or when all is closed and empty.
         """
@@ -71,9 +84,32 @@ class Intake:
                     self._woken = False
                     return None
                 self._changed.wait(left)
-            frame = min(waiting, key=lambda lane: _urgency(lane.frames[0])).frames.popleft()
-            self._changed.notify_all()
-            return frame
+            return self._take_of(waiting)
+
+    def take_between(self, camera: str, most_boxes: int) -> Frame | None:
+        """The same among other cameras' frames with few boxes, without waiting: for the gaps in a large job.
+
+        Args:
+            camera: Whose frame is in work.
+            most_boxes: What fits the gap.
+        """
+        with self._changed:
+            small = [
+                lane
+                for name, lane in self._lanes.items()
+                if name != camera and lane.frames and _boxes(lane.frames[0]) <= most_boxes
+            ]
+            return self._take_of(small) if small else None
+
+    def _take_of(self, waiting: list[_Lane]) -> Frame:
+        least = min(lane.served for lane in waiting)
+        entitled = (lane for lane in waiting if lane.served <= least + HEAD_START)
+        lane = min(entitled, key=lambda lane: _urgency(lane.frames[0]))
+        frame = lane.frames.popleft()
+        lane.served += _boxes(frame)
+        self._served = max(self._served, least)
+        self._changed.notify_all()
+        return frame
 
     def wake(self) -> None:
         """Ends a `take` that has a time limit, so that its caller looks at the world again."""
@@ -101,6 +137,10 @@ class Intake:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+def _boxes(frame: Frame) -> int:
+    return 1 if frame.boxes is None else max(1, len(frame.boxes))
 
 
 def _urgency(frame: Frame) -> int:

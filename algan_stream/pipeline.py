@@ -131,7 +131,7 @@ class Pipeline:
                 if frame is not None:
                     self._admit(frame)
                 due = self._batcher.pop_due(
-                    engine_idle=self._submitted_count - self._judged_count < self._engine.streams,
+                    engine_idle=self._engine_idle(),
                     more_waiting=not self._intake.empty(),
                 )
                 self._submit(due)
@@ -148,15 +148,21 @@ class Pipeline:
             log.info("%s takes over from %s", engine.identity, self._engine.identity)
             self._engine, self._engine_name = engine, str(engine.identity)
 
-    def _admit(self, frame: Frame) -> None:
+    def _engine_idle(self) -> bool:
+        return self._submitted_count - self._judged_count < self._engine.streams
+
+    def _admit(self, frame: Frame, *, gap: bool = True) -> None:
         now = time.monotonic_ns()
-        if frame.deadline_ns is not None and now >= frame.deadline_ns:
+        if self._batcher.hopeless(frame, now, engine_idle=self._engine_idle()):
             self._end_unscored(frame, Outcome.EXPIRED, "expired")
         elif frame.boxes is not None and len(frame.boxes) == 0:
             self._end_unscored(frame, Outcome.FAILED, "no_boxes")
         else:
             for batch in self._batcher.add(Job(frame, _targets(frame), now)):
                 self._submit(batch)
+                # Many boxes give way to other cameras' few between their batches.
+                if gap and (other := self._intake.take_between(frame.camera, self._engine.max_batch)):
+                    self._admit(other, gap=False)
 
     def _submit(self, batch: Batch | None) -> None:
         if batch is None:
@@ -198,8 +204,7 @@ class Pipeline:
                     verdicts = [unknown("engine_error", box) for box in boxes]
                 self._judged_count += 1
                 self._intake.wake()  # the engine may be idle now, and an open batch need not wait any more
-                infer_ns = time.monotonic_ns() - batch.submitted_ns
-                self._batcher.engine_ns += (infer_ns - self._batcher.engine_ns) // 4
+                self._batcher.came_back(time.monotonic_ns() - batch.submitted_ns)
             self._settle(batch, verdicts)
 
     def _settle(self, batch: Batch, verdicts: list[BoxVerdict]) -> None:

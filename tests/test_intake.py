@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
 import pytest
 
-from algan_stream.intake import Backpressure, Intake
+from algan_stream.intake import HEAD_START, Backpressure, Intake
 from algan_stream.types import Frame
 from fakes import grey_frame
 
@@ -161,3 +162,58 @@ def test_wake_ends_a_wait_that_has_a_limit_and_no_other() -> None:
     intake.put(grey_frame(5))
     waiter.join(10.0)
     assert [frame.frame_id for frame in taken if frame] == [5]
+
+
+def _flood(intake: Intake, camera: str, frames: int, boxes: int, deadline_ns: int | None = None) -> None:
+    intake.open_lane(camera, 100, "block")
+    for i in range(frames):
+        frame = grey_frame(i, camera=camera, deadline_ns=deadline_ns, received_ns=time.monotonic_ns())
+        frame.boxes = np.zeros((boxes, 4), np.float32)
+        intake.put(frame)
+
+
+def _order(intake: Intake) -> list[str]:
+    cameras = []
+    while (frame := intake.take(0)) is not None:
+        cameras.append(frame.camera)
+    return cameras
+
+
+def test_many_boxes_do_not_starve_a_camera_with_one() -> None:
+    intake = Intake()
+    _flood(intake, "many", 10, 200)  # all of them older
+    _flood(intake, "one", 10, 1)
+    order = _order(intake)
+    assert order.index("one") <= 1
+    assert order[:11].count("one") == 10  # ten boxes are not yet one frame's worth of the other
+
+
+def test_a_share_is_counted_in_boxes_even_against_nearer_deadlines() -> None:
+    intake, now = Intake(), time.monotonic_ns()
+    _flood(intake, "hasty", 40, 16, deadline_ns=now + 50 * _MS)
+    _flood(intake, "calm", 40, 16, deadline_ns=now + 5000 * _MS)
+    order = _order(intake)
+    for i in range(1, 80):
+        ahead = order[:i].count("hasty") - order[:i].count("calm")
+        assert -1 <= ahead * 16 <= HEAD_START + 16
+    assert order[:3] == ["hasty", "hasty", "hasty"]  # within the head start, the nearer deadline goes first
+
+
+def test_who_was_away_has_saved_no_credit() -> None:
+    intake = Intake()
+    _flood(intake, "busy", 50, 10)
+    assert len(_order(intake)) == 50
+    _flood(intake, "busy", 20, 10)
+    _flood(intake, "back", 20, 10)
+    order = _order(intake)
+    assert 5 <= order[:20].count("busy") <= 15
+
+
+def test_between_the_batches_of_a_large_job_only_others_small_frames_come() -> None:
+    intake = Intake()
+    _flood(intake, "large", 2, 64)
+    _flood(intake, "other", 1, 64)
+    assert intake.take_between("large", 8) is None
+    _flood(intake, "small", 2, 8)
+    assert [f.camera for f in iter(lambda: intake.take_between("large", 8), None)] == ["small", "small"]
+    assert sorted(_order(intake)) == ["large", "large", "other"]

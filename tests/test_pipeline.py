@@ -179,6 +179,47 @@ def test_expired_before_it_was_looked_at() -> None:
     assert rig.account().reasons == {"expired": 1}
 
 
+def test_a_deadline_that_a_busy_engine_cannot_keep_costs_it_nothing() -> None:
+    engine = FakeEngine(max_batch=1, delay_s=0.05)
+    with _rig(engine) as rig:
+        rig.send(*(grey_frame(i) for i in range(8)))
+        _wait_for(lambda: len(rig.replies) >= 2)  # now the engine's time is known, and it is busy
+        rig.send(grey_frame(8, deadline_ns=time.monotonic_ns() + 20_000_000))
+        _wait_for(lambda: len(rig.replies) == 9)
+        rig.send(grey_frame(9, deadline_ns=time.monotonic_ns() + 5_000_000_000))
+    *_, hopeless, kept = rig.verdicts()
+    assert (hopeless.outcome, hopeless.reason) == (Outcome.EXPIRED, "expired")
+    assert hopeless.boxes[0].score is None
+    assert kept.outcome is Outcome.SCORED
+    assert sum(engine.batch_sizes) == 9
+
+
+def test_an_idle_engine_tries_however_slow_it_was() -> None:
+    engine = FakeEngine(max_batch=1, delay_s=0.05)
+    with _rig(engine) as rig:
+        rig.send(grey_frame(0))
+        _wait_for(lambda: len(rig.replies) == 1)
+        engine._delay_s = 0.0
+        rig.send(grey_frame(1, deadline_ns=time.monotonic_ns() + 40_000_000))
+    assert all(
+        verdict.outcome is not Outcome.EXPIRED or verdict.reason == "late" for verdict in rig.verdicts()
+    )
+    assert sum(engine.batch_sizes) == 2
+
+
+def test_between_the_batches_of_many_boxes_another_camera_gets_its_turn() -> None:
+    engine = FakeEngine(max_batch=4, delay_s=0.002)
+    with _rig(engine, start=False) as rig:
+        rig.pipeline.open_camera("other", 8, "block")
+        boxes = np.tile(np.array([[0, 0, 8, 8]], np.float32), (200, 1))
+        rig.send(grey_frame(0, boxes=boxes), grey_frame(1, camera="other"))
+        rig.pipeline.start()
+        _wait_for(lambda: len(rig.replies) == 2)
+    assert [verdict.frame_id for verdict in rig.replies] == [1, 0]
+    assert len(rig.replies[1].boxes) == 200
+    assert all(box.score is not None for box in rig.replies[1].boxes)
+
+
 def test_a_score_that_comes_late_does_not_count() -> None:
     engine = FakeEngine()
     engine.release.clear()
