@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 NATIVE := CMakeLists.txt $(shell find cmake csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-solar test test-triton cpp-test cpp-package lint format bench asan tsan fuzz sdist \
+.PHONY: help setup setup-dev demo demo-solar test test-triton cpp-test cpp-package lint format bench soak asan tsan fuzz sdist \
         wheel wheelhouse lint-deploy test-aarch64 train-mtd train-demo constraints clean
 
 help:  ## List the targets
@@ -100,6 +100,9 @@ fuzz: $(VENV)/.dev  ## Throw anything at the bindings for MINUTES=10 under Addre
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	  $(BIN)/python tests/fuzz/fuzz_preprocess.py --minutes $(MINUTES) --last-seed build/fuzz/last-seed \
 	  --core $$(ls build/fuzz/_core*.so)
+
+soak: $(VENV)/.runtime  ## Eight cameras and a client with boxes against one service, for SOAK_MINUTES=30
+	$(BIN)/python benchmarks/soak.py --minutes $(or $(SOAK_MINUTES),30)
 
 bench: $(VENV)/.runtime  ## Measure against peers on this machine; rows go to build/bench-*.json
 	mkdir -p build
