@@ -37,6 +37,12 @@ class Intake:
         with self._changed:
             self._lanes.setdefault(camera, _Lane(capacity, policy))
 
+    def close_lane(self, camera: str) -> None:
+        """Takes away the queue of a camera that sends no more; one in which frames wait stays."""
+        with self._changed:
+            if camera in self._lanes and not self._lanes[camera].frames:
+                del self._lanes[camera]
+
     def put(self, frame: Frame) -> list[tuple[Frame, str]]:
         """Queues a frame; with `block`, waits for room.
 

@@ -22,6 +22,7 @@ from algan_stream.health import Health, HealthServer
 from algan_stream.intake import Backpressure
 from algan_stream.ledger import CameraAccount
 from algan_stream.metrics import Metrics
+from algan_stream.model import Model
 from algan_stream.pipeline import Pipeline
 from algan_stream.sinks.base import Sink
 from algan_stream.sinks.outlet import DeliveryCounts, Outlet, open_sink
@@ -219,7 +220,7 @@ class Service:
     def _adopt(self, engine: Engine) -> None:
         """The background build's engine takes over; the stand-in is closed once it has nothing to do."""
         assert self._build is not None
-        old, retired = self.engine, self.pipeline.swap(engine)
+        old, retired = self.engine, self.pipeline.swap(Model(self.bundle, engine))
         self.engine = engine
         while not (retired.wait(0.1) or self._build.stopping.is_set()):
             pass
