@@ -98,7 +98,7 @@ class Pipeline:
             self._end_unscored(fallen, Outcome.DROPPED, reason)
 
     def swap(self, model: Model) -> threading.Event:
-        """Goes over to another model between two batches, at the latest with the next frame.
+        """Goes over to another model between two batches, at once where no frames come.
 
         What is running ends on the old one.
 
@@ -108,7 +108,7 @@ class Pipeline:
         """
         retired = threading.Event()
         self._successors.put((model, retired))
-        self._intake.wake()
+        self._intake.interrupt()
         return retired
 
     def close(self, timeout_s: float = 30.0) -> None:

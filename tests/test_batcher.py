@@ -174,7 +174,11 @@ def test_flush_returns_an_untouched_slot() -> None:
     engine = FakeEngine()
     batcher = _batcher(engine)
     assert batcher.flush() is None
-    list(batcher.add(Job(Frame("cam", 0, np.zeros((0, 0), np.uint8), "grey8", captured_ns=0), [None], 0, _MODEL)))
+    list(
+        batcher.add(
+            Job(Frame("cam", 0, np.zeros((0, 0), np.uint8), "grey8", captured_ns=0), [None], 0, _MODEL)
+        )
+    )
     assert batcher.flush() is None
     assert all(engine.acquire(0.1) is not None for _ in engine.slots)
 
