@@ -137,7 +137,7 @@ def ledger_adds_up(service: Service, camera: str = "cam") -> dict[str, int]:
 # ---- swap --------------------------------------------------------------------------------------------------
 
 
-def test_a_swap_under_full_load_loses_nothing_and_every_verdict_is_one_models(
+def test_a_swap_under_load_loses_nothing_and_every_verdict_is_one_models(
     line: tuple[Service, Line], bundle: Bundle, tmp_path: Path
 ) -> None:
     service, control = line
@@ -251,7 +251,7 @@ def test_only_one_swap_at_a_time_and_the_trial_ends(line: tuple[Service, Line], 
     service, control = line
     new = str(other_bundle(tmp_path / "new").path)
     control.ask(wire.Swap(bundle=new), wire.Begun)  # no frame comes: it goes over all the same
-    with pytest.raises(FailedError, match="swap 1 is (loading|in trial)"):
+    with pytest.raises(FailedError, match=r"swap 1 is (loading|in trial)"):
         control.ask(wire.Swap(bundle=new), wire.Begun)
     wait_for(lambda: control.status().swap.state == "kept")
     assert swap_over(control).outcome == "serving"
@@ -321,7 +321,7 @@ def test_a_shadow_of_the_same_model_agrees_with_it(
     assert service.stop() == 0
 
 
-# ---- pause, recalibration, reload, stop ---------------------------------------------------------------------
+# ---- pause, recalibration, reload, stop ------------------------------------------------------------------
 
 
 def test_a_paused_camera_answers_and_accounts_for_every_frame(

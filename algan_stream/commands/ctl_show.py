@@ -75,8 +75,8 @@ def recalibrated(answer: wire.Recalibrated, json_: bool) -> None:
     low, high = answer.false_reject_rate_ci95
     c = answer.collected
     typer.echo(
-        f"camera {c.camera}: threshold {before} → {answer.threshold:.6g}; of good parts at most "
-        f"{answer.false_reject_rate:.4g} on average, between {low:.4g} and {high:.4g} (95 %) given {c.scores} "
-        f"of them, {c.rejects} of which were rejects so far"
+        f"camera {c.camera}: threshold {before} → {answer.threshold:.6g}, from {c.scores} scores of which "
+        f"{c.rejects} were rejects so far; of good parts at most {answer.false_reject_rate:.4g} on average "
+        f"are rejected, between {low:.4g} and {high:.4g} (95 %)"
     )
     typer.echo(f"saved: {answer.bundle}" if answer.bundle else "not saved: see --out and --apply")
