@@ -252,7 +252,8 @@ class Control:
             saved = str(write_recalibrated(model.bundle, calibration, collected.camera, out).path)
         if request.apply:
             job = self.swapper.swap(saved)
-        self.recalibration.cancel()
+        if saved:  # else somebody only looks, and may want it yet
+            self.recalibration.cancel()
         return wire.Recalibrated(
             threshold=calibration.threshold,
             threshold_before=model.threshold,

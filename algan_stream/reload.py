@@ -84,7 +84,9 @@ def _plan_cameras(service: Service, plan: _Plan) -> None:
     wanted = {camera.id for camera in plan.line.cameras}
     for i, camera in enumerate(plan.line.cameras):
         feed = running.get(camera.id)
-        if feed is not None:
+        if feed is not None and feed.stop.is_set():
+            plan.refusals.append(f"cameras[{i}]: {camera.id} was removed, and is not ended yet; try again")
+        elif feed is not None:
             _plan_change(plan, feed, camera, f"cameras[{i}]")
         elif camera.id in service.pipeline.queue_depths():
             plan.refusals.append(f"cameras[{i}].id: {camera.id} is a client's; choose another")
@@ -170,10 +172,15 @@ def _apply(service: Service, swapper: Swapper, plan: _Plan) -> None:
     service.use_sinks([*plan.kept_sinks, *sinks])
     for feed in feeds:  # before others end: a line without a source would stop
         service.start_camera(feed)
+    _end(service, plan)
+
+
+def _end(service: Service, plan: _Plan) -> None:
     for feed in plan.removed:
-        if not feed.end(service.pipeline.ledger, plan.line.drain_timeout_s):
-            log.warning("camera %s did not end within %g s", feed.camera.id, plan.line.drain_timeout_s)
-        service.forget_camera(feed)
+        if feed.end(service.pipeline.ledger, plan.line.drain_timeout_s) or not feed.running:
+            service.forget_camera(feed)
+        else:  # the line closes it at its end, or the next reload does
+            plan.changes.append(f"camera {feed.camera.id}: has not ended yet, though asked to")
     for sink in plan.gone_sinks:
         try:
             sink.close()

@@ -113,13 +113,18 @@ class Shadow:
 
     def offer(self, frame: Frame) -> None:
         """Samples a frame, or not; called by its source's thread before it is queued."""
+        try:
+            self._sample(frame)
+        except MemoryError:  # the line's own frames come first
+            self._count("dropped")
+
+    def _sample(self, frame: Frame) -> None:
         if self._random.random() >= self._share:
             return
         with self._lock:
             if self._held >= CAPACITY or self._closing.is_set():
                 self._report.dropped += 1
                 return
-            self._held += 1
         began = time.monotonic_ns()
         sample = replace(
             frame,
@@ -137,6 +142,7 @@ class Shadow:
 
         frame.reply = told
         with self._lock:
+            self._held += 1
             self._copied += 1
             self._copy_ns += time.monotonic_ns() - began
 

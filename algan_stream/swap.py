@@ -182,7 +182,11 @@ class Swapper:
                 return
             with self._lock:
                 self._until = time.monotonic() + self._config.keep_s
-            self._tell("kept", "serving", f"{new} has stood its trial")
+            judged, least = self._outcomes.rates(new).frames, self._config.least_frames
+            stood = (
+                "has stood its trial" if judged >= least else f"had no trial, with {judged} frames of {least}"
+            )
+            self._tell("kept", "serving", f"{new} {stood}")
 
     def _roll_back(self, new: Model, old: Model, why: str) -> None:
         log.error("%s is rolled back: %s", new, why)
