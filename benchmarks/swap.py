@@ -4,9 +4,8 @@
 
 A line in this process takes frames from a client in another one that sends as fast as it may; a sink notes
 when each verdict goes out. Then one bundle takes over from the other, over and over, by the control socket.
-Before each swap, the same line runs undisturbed for as long: its longest gap in a span as long as the swap took
-is what is usual on this machine at this time. By default, the shipped bundle and a copy of it with another
-threshold.
+Before each swap, the same line runs undisturbed: its longest gap in a span as long as the swap took is what is
+usual on this machine at this time. By default, the shipped bundle and a copy of it with another threshold.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
 import threading
@@ -64,6 +64,7 @@ class Result:
         over: Between the last verdict of the old model and the first of the new one.
         took: From the request to the new model's first verdict.
         slowed: Verdicts per second while it loaded, over those before.
+        memory: Resident memory of the line once the new model served and the old one was gone, in MB.
     """
 
     batch: list[float] = field(default_factory=list)
@@ -72,6 +73,7 @@ class Result:
     over: list[float] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
     slowed: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
 
 
 def send_for_ever(endpoint: str, enough: Any, sent: Any, answered: Any) -> None:
@@ -97,6 +99,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="Processors of each engine; 0 = all.")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.seconds < 1.0:
+        parser.error(f"--seconds: expected 1 or more, got {options.seconds}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         bundles = options.bundles or ["demo", str(other_than_demo(folder).path)]
@@ -109,6 +113,8 @@ def main() -> None:
         print(f"{name:8} median {statistics.median(values):8.2f}  largest {max(values):8.2f}")
     ratios = [over / batch for over, batch in zip(result.over, result.batch, strict=True)]
     print(f"over / batch: median {statistics.median(ratios):.2f}, largest {max(ratios):.2f}")
+    ratios = [over / usual for over, usual in zip(result.over, result.usual, strict=True)]
+    print(f"over / usual: median {statistics.median(ratios):.2f}, largest {max(ratios):.2f}")
     ratios = [loading / usual for loading, usual in zip(result.loading, result.usual, strict=True)]
     print(f"loading / usual: median {statistics.median(ratios):.2f}, largest {max(ratios):.2f}")
 
@@ -124,7 +130,7 @@ def other_than_demo(folder: Path) -> Bundle:
 def measure(
     folder: Path, bundles: list[Bundle], options: argparse.Namespace
 ) -> tuple[Result, dict[str, int]]:
-    """Swaps to and fro under load; also counts of frames, which must all be the same."""
+    """Swaps back and forth under load; also counts of frames, which must all be the same."""
     endpoint, control = f"ipc://{folder / 'in'}", f"ipc://{folder / 'ctl'}"
     line: LineConfig = convert(
         {
@@ -147,12 +153,14 @@ def measure(
     sender.start()
     while len(clock.times_ns) < 200:
         time.sleep(0.05)
-    for i in range(options.swaps):
-        one_swap(clock, Line(control, 60), bundles[(i + 1) % 2], options.seconds, result)
-    enough.set()
-    sender.join()
-    service.stop()
-    runner.join()
+    try:
+        for i in range(options.swaps):
+            one_swap(clock, Line(control, 60), bundles[(i + 1) % 2], options.seconds, result)
+    finally:
+        enough.set()
+        sender.join()
+        service.stop()
+        runner.join()
     tally = service.accounts()["cam"].frames
     counts = {
         "sent": sent.value,
@@ -179,7 +187,7 @@ def one_swap(clock: Clock, control: Line, bundle: Bundle, seconds: float, result
     quiet = np.array([t for t in clock.times_ns[:before] if t > asked - seconds * 1e9])
     gaps, loads = np.diff(quiet), np.diff(clock.times_ns[before - 1 : first])
     spans = ((quiet[1:] - quiet[0]) // took_ns).astype(int)
-    whole = [gaps[spans == s].max() for s in range(max(1, int(spans.max())))]
+    whole = [gaps[spans == s].max() for s in np.unique(spans)]
     rate = len(gaps) / (quiet[-1] - quiet[0])
     result.batch.append(_MAX_BATCH / rate / 1e6)
     result.usual.append(float(np.median(whole)) / 1e6)
@@ -187,6 +195,10 @@ def one_swap(clock: Clock, control: Line, bundle: Bundle, seconds: float, result
     result.over.append((clock.times_ns[first] - clock.times_ns[first - 1]) / 1e6)
     result.took.append(took_ns / 1e6)
     result.slowed.append((first - before) / took_ns / rate)
+    while control.status().swap.state != "idle":
+        time.sleep(0.02)
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    result.memory.append(pages * os.sysconf("SC_PAGESIZE") / 1e6)
 
 
 if __name__ == "__main__":
