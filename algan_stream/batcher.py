@@ -16,6 +16,7 @@ import numpy.typing as npt
 from algan_stream.boxes.base import usable_boxes
 from algan_stream.engines.base import Engine, Slot
 from algan_stream.errors import EngineError, InputError
+from algan_stream.model import Model
 from algan_stream.types import Box, BoxVerdict, Frame, Outcome
 
 log = logging.getLogger(__name__)
@@ -54,23 +55,23 @@ class Job:
         frame: The frame.
         targets: The boxes to score, or [None] for the whole frame.
         taken_ns: When it left the queue.
+        model: What scores it, all its boxes; its verdict names it.
         verdicts: One for each target, as they come in; written by the verdict thread alone.
         outcomes: The ledger's outcome of each target.
         open_targets: Targets without a verdict yet.
         preprocess_ns: Time spent in `_core`.
         infer_ns: Longest time of a batch it was part of, from submission to logits.
-        engine: What scores it; all its boxes go to the same one.
     """
 
     frame: Frame
     targets: list[Box | None]
     taken_ns: int
+    model: Model
     verdicts: list[BoxVerdict | None] = field(init=False)
     outcomes: list[Outcome] = field(init=False)
     open_targets: int = field(init=False)
     preprocess_ns: int = 0
     infer_ns: int = 0
-    engine: str = ""
 
     def __post_init__(self) -> None:
         self.open_targets = len(self.targets)
@@ -174,8 +175,9 @@ class Batcher:
     def use(self, engine: Engine) -> Batch | None:
         """Fills another engine's slots from now on; returns the open batch, which belongs to the old one."""
         batch = self.flush()
-        self._engine, self.engine_ns, self._least_ns = engine, 0, 0
-        self._lately = deque(maxlen=_LATELY)
+        if engine is not self._engine:
+            self._engine, self.engine_ns, self._least_ns = engine, 0, 0
+            self._lately = deque(maxlen=_LATELY)
         return batch
 
     def pop_due(self, *, engine_idle: bool, more_waiting: bool) -> Batch | None:
@@ -220,6 +222,13 @@ class Batcher:
         if job.frame.deadline_ns is not None:
             leave_by = job.frame.deadline_ns - self.engine_ns - self._margin_ns
             batch.leave_by_ns = min(batch.leave_by_ns, leave_by)
+
+
+def targets_of(frame: Frame) -> list[Box | None]:
+    """The boxes of a frame, or [None] for the whole of it."""
+    if frame.boxes is None:
+        return [None]
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in frame.boxes.tolist()]
 
 
 def _usable_boxes(job: Job) -> tuple[npt.NDArray[np.float32] | None, list[int], list[int]]:

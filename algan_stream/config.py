@@ -74,6 +74,55 @@ class HttpConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             )
 
 
+class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Section `control`: the socket for `algan-stream ctl`. Who reaches it commands the line.
+
+    Attributes:
+        bind: `ipc://PATH`; the file is its owner's alone (0600).
+    """
+
+    bind: str
+
+    def __post_init__(self) -> None:
+        if not self.bind.startswith("ipc://"):
+            raise ValueError(f"bind: expected ipc://PATH, which is its owner's alone, got {self.bind!r}")
+
+
+class SwapConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Section `swap` of a line: the trial of a model that took over.
+
+    Attributes:
+        trial_s: How long its outcomes are compared with those of the model before it.
+        keep_s: How long the model before is kept after that, for `ctl rollback`.
+        window: Frames that are looked back on.
+        least_frames: Frames that either model must have judged before shares are compared.
+        unknown_rise: Rolls back when the share of unknown verdicts has risen by more.
+        reject_change: Rolls back when the share of rejects has risen or fallen by more.
+        engine_faults: Rolls back when the engine has failed on more frames than this.
+    """
+
+    trial_s: float = 600.0
+    keep_s: float = 3600.0
+    window: int = 1000
+    least_frames: int = 200
+    unknown_rise: float = 0.05
+    reject_change: float = 0.1
+    engine_faults: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("trial_s", self.trial_s, 0, 604_800),
+            ("keep_s", self.keep_s, 0, 604_800),
+            ("window", self.window, 1, 1_000_000),
+            ("least_frames", self.least_frames, 1, self.window),
+            ("unknown_rise", self.unknown_rise, 0, 1),
+            ("reject_change", self.reject_change, 0, 1),
+            ("engine_faults", self.engine_faults, 0, 1_000_000),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+
+
 class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file.
 
@@ -84,6 +133,8 @@ class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         batch: When batches leave.
         sinks: Where verdicts go.
         http: Where metrics and health are served; None: nowhere.
+        control: Where `algan-stream ctl` reaches the line; None: nowhere.
+        swap: The trial of a model that takes over.
         drain_timeout_s: How long a stop waits for the verdicts on frames already received, 0 to 3600.
     """
 
@@ -93,6 +144,8 @@ class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     batch: BatchConfig = BatchConfig()
     sinks: tuple[dict[str, Any], ...] = ()
     http: HttpConfig | None = None
+    control: ControlConfig | None = None
+    swap: SwapConfig = SwapConfig()
     drain_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from algan_stream.calibration import Calibration, p_values
-from algan_stream.types import Box, BoxVerdict, VerdictKind
+from algan_stream.types import Box, BoxVerdict, Frame, Outcome, VerdictKind
 
 #: Which verdict stands for a frame with several boxes: the first of these that any box has.
 _WORST_FIRST = (VerdictKind.REJECT, VerdictKind.UNKNOWN, VerdictKind.PASS)
@@ -82,3 +82,19 @@ def worst(verdicts: list[BoxVerdict]) -> tuple[VerdictKind, str]:
             if verdict.verdict is kind:
                 return kind, verdict.reason
     return VerdictKind.UNKNOWN, "no_boxes"
+
+
+def in_time(frame: Frame, verdict: BoxVerdict, now_ns: int) -> tuple[BoxVerdict, Outcome]:
+    """A score that came too late, or is none, does not count: the verdict becomes unknown."""
+    if verdict.score is None:
+        return verdict, Outcome.FAILED
+    if frame.deadline_ns is not None and now_ns > frame.deadline_ns:
+        late = BoxVerdict(
+            box=verdict.box,
+            verdict=VerdictKind.UNKNOWN,
+            reason="late",
+            score=verdict.score,
+            p_value=verdict.p_value,
+        )
+        return late, Outcome.EXPIRED
+    return verdict, Outcome.SCORED

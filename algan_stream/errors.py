@@ -12,6 +12,7 @@ AlganError
 │   └── MissingEngineError   an engine has not been compiled yet; says by which command
 ├── PluginError          a source, sink, engine or box plugin is unknown or lacks a dependency
 ├── ProtocolError        a peer broke the wire protocol
+├── BusyError            a running line cannot do this now; says what to wait for
 ├── SinkRefusedError     a receiver of verdicts says that it will never take this one
 └── LedgerError          the frame accounts do not add up (a bug: the service stops)
 
@@ -92,6 +93,12 @@ class ProtocolError(AlganError):
     """A message does not follow the wire protocol; the message says which field and why."""
 
     exit_code = 7
+
+
+class BusyError(AlganError):
+    """A running line was asked for something that it cannot do at this moment; the message says why."""
+
+    exit_code = 9
 
 
 class SinkRefusedError(AlganError):

@@ -40,13 +40,19 @@ class Intake:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._lanes: dict[str, _Lane] = {}
-        self._closed = self._woken = False
+        self._closed = self._woken = self._interrupted = False
         self._served = 0  # the least of the cameras that waited, when the last frame was taken
 
     def open_lane(self, camera: str, capacity: int, policy: Backpressure) -> None:
         """Makes the queue of one camera; again with the same name changes nothing."""
         with self._changed:
             self._lanes.setdefault(camera, _Lane(capacity, policy))
+
+    def close_lane(self, camera: str) -> None:
+        """Takes away the queue of a camera that sends no more; one in which frames wait stays."""
+        with self._changed:
+            if camera in self._lanes and not self._lanes[camera].frames:
+                del self._lanes[camera]
 
     def put(self, frame: Frame) -> list[tuple[Frame, str]]:
         """Queues a frame; with `block`, waits for room.
@@ -74,14 +80,16 @@ class Intake:
     def take(self, timeout_s: float | None) -> Frame | None:
         """The most urgent of the oldest frames of those cameras that have not had more than their share.
 
-        Returns None when time is up, when `wake` was called meanwhile, or when all is closed and empty.
+        Returns None when time is up, when `wake` or `interrupt` was called meanwhile, or when all is closed
+        and empty.
         """
         give_up = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
             while not (waiting := [lane for lane in self._lanes.values() if lane.frames]):
                 left = None if give_up is None else give_up - time.monotonic()
-                if self._closed or (left is not None and (left <= 0 or self._woken)):
-                    self._woken = False
+                woken = self._interrupted or (left is not None and (left <= 0 or self._woken))
+                if self._closed or woken:
+                    self._woken = self._interrupted = False
                     return None
                 self._changed.wait(left)
             return self._take_of(waiting)
@@ -115,6 +123,12 @@ class Intake:
         """Ends a `take` that has a time limit, so that its caller looks at the world again."""
         with self._changed:
             self._woken = True
+            self._changed.notify_all()
+
+    def interrupt(self) -> None:
+        """Ends any `take`, also one without a time limit."""
+        with self._changed:
+            self._interrupted = True
             self._changed.notify_all()
 
     def empty(self) -> bool:

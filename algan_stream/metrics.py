@@ -122,7 +122,8 @@ class Metrics(Sink):
 
     def _identities(self) -> Iterator[Metric]:
         """Read anew at each scrape, so that a swap shows."""
-        engine, bundle = self._service.engine.identity, self._service.bundle
+        served = self._service.pipeline.model
+        engine, bundle = served.engine.identity, served.bundle
         calibration = bundle.manifest.calibration
         running = {
             "kind": engine.kind,

@@ -15,22 +15,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from algan_stream.batcher import Batch, BatchConfig, Batcher, Job
+from algan_stream.batcher import Batch, BatchConfig, Batcher, Job, targets_of
 from algan_stream.bundle import Bundle
-from algan_stream.decision import Decider, unknown
+from algan_stream.decision import in_time, unknown
 from algan_stream.engines.base import Engine
 from algan_stream.errors import AlganError, EngineError, LedgerError
 from algan_stream.inputs import misfit
 from algan_stream.intake import Backpressure, Intake
 from algan_stream.ledger import Ledger
+from algan_stream.model import Model
 from algan_stream.sinks.base import Sink
-from algan_stream.types import Box, BoxVerdict, Frame, FrameVerdict, Outcome, StageTimes, VerdictKind
+from algan_stream.types import BoxVerdict, Frame, FrameVerdict, Outcome, StageTimes, VerdictKind
 
 log = logging.getLogger(__name__)
 
 
 class Pipeline:
-    """Scores frames with one gated engine.
+    """Scores frames with one gated engine at a time.
 
     Args:
         bundle: Where input spec and calibration come from.
@@ -51,14 +52,18 @@ class Pipeline:
         self._cause: BaseException | None = None
         self._open: dict[int, Frame] = {}  # by ledger entry; with `_gave_up`, guarded by `_emitting`
         self._gave_up = False
-        self._engine, self._sinks = engine, tuple(sinks)
-        self._decider = Decider(bundle.manifest.calibration)
-        self._model, self._engine_name = bundle.model_sha256[:12], str(engine.identity)
+        #: What serves: set by the batching thread alone, between two batches.
+        self.model = Model(bundle, engine)
+        #: Get every verdict, before it is sent to the client; replaced as a whole.
+        self.sinks = tuple(sinks)
+        #: Cameras whose frames are answered unscored; replaced as a whole.
+        self.paused: frozenset[str] = frozenset()
+        #: Sees every frame before it is queued; must be quick, and may wrap its `reply`.
+        self.tap: Callable[[Frame], None] | None = None
         self._intake = Intake()
-        self.queue_depths = self._intake.depths
-        self._spec = bundle.manifest.spec
+        self.queue_depths, self.close_camera = self._intake.depths, self._intake.close_lane
         self._batcher = Batcher(engine, batch or BatchConfig(), self.broken)
-        self._successors: queue.SimpleQueue[tuple[Engine, threading.Event]] = queue.SimpleQueue()
+        self._successors: queue.SimpleQueue[tuple[Model, threading.Event]] = queue.SimpleQueue()
         self._submitted: queue.Queue[Batch | None] = queue.Queue(len(engine.slots) + 1)
         self._submitted_count = self._judged_count = 0  # each written by one thread alone
         self._emitting = threading.Lock()
@@ -81,24 +86,29 @@ class Pipeline:
         frame.received_ns = time.monotonic_ns()
         frame.entry = self.ledger.open(frame.camera, 0 if frame.boxes is None else len(frame.boxes))
         self._open[frame.entry] = frame
-        if fault := frame.fault or misfit(frame, self._spec):
+        if fault := frame.fault or misfit(frame, self.model.bundle.manifest.spec):
             self._end_unscored(frame, Outcome.FAILED, fault)
             return
+        if frame.camera in self.paused:
+            self._end_unscored(frame, Outcome.DROPPED, "paused")
+            return
+        if (tap := self.tap) is not None:
+            tap(frame)
         for fallen, reason in self._intake.put(frame):
             self._end_unscored(fallen, Outcome.DROPPED, reason)
 
-    def swap(self, engine: Engine) -> threading.Event:
-        """Goes over to another gated engine between two batches, at the latest with the next frame.
+    def swap(self, model: Model) -> threading.Event:
+        """Goes over to another model between two batches, at once where no frames come.
 
         What is running ends on the old one.
 
         Returns:
-            Is set once the old engine has no batch any more and can be closed; never, if the pipeline ended
-            before.
+            Is set once the old model has no batch any more and its engine can be closed; never, if the
+            pipeline ended before.
         """
         retired = threading.Event()
-        self._successors.put((engine, retired))
-        self._intake.wake()
+        self._successors.put((model, retired))
+        self._intake.interrupt()
         return retired
 
     def close(self, timeout_s: float = 30.0) -> None:
@@ -140,16 +150,16 @@ class Pipeline:
             self._hand_over(None)
 
     def _take_over(self) -> None:
-        """Adopts an engine that `swap` gave: the old one's last batch goes first, and a mark behind it."""
+        """Adopts a model that `swap` gave: the old one's last batch goes first, and a mark behind it."""
         while not self._successors.empty():
-            engine, retired = self._successors.get()
-            self._submit(self._batcher.use(engine))
+            model, retired = self._successors.get()
+            self._submit(self._batcher.use(model.engine))
             self._hand_over(Batch(None, retired=retired))
-            log.info("%s takes over from %s", engine.identity, self._engine.identity)
-            self._engine, self._engine_name = engine, str(engine.identity)
+            log.info("%s takes over from %s", model, self.model)
+            self.model = model
 
     def _engine_idle(self) -> bool:
-        return self._submitted_count - self._judged_count < self._engine.streams
+        return self._submitted_count - self._judged_count < self.model.engine.streams
 
     def _admit(self, frame: Frame, *, gap: bool = True) -> None:
         now = time.monotonic_ns()
@@ -158,10 +168,10 @@ class Pipeline:
         elif frame.boxes is not None and len(frame.boxes) == 0:
             self._end_unscored(frame, Outcome.FAILED, "no_boxes")
         else:
-            for batch in self._batcher.add(Job(frame, _targets(frame), now)):
+            for batch in self._batcher.add(Job(frame, targets_of(frame), now, self.model)):
                 self._submit(batch)
                 # Many boxes give way to other cameras' few between their batches.
-                if gap and (other := self._intake.take_between(frame.camera, self._engine.max_batch)):
+                if gap and (other := self._intake.take_between(frame.camera, self.model.engine.max_batch)):
                     self._admit(other, gap=False)
 
     def _submit(self, batch: Batch | None) -> None:
@@ -194,11 +204,12 @@ class Pipeline:
             if batch.retired is not None:
                 batch.retired.set()
                 continue
+            decider = batch.items[0][0].model.decider  # a batch is one model's
             boxes = [job.targets[target] for job, target in batch.items]
             verdicts = [unknown(batch.fault, box) for box in boxes]
             if batch.slot is not None and batch.engine is not None:
                 try:
-                    verdicts = self._decider.decide(batch.engine.collect(batch.slot), boxes)
+                    verdicts = decider.decide(batch.engine.collect(batch.slot), boxes)
                 except EngineError as error:
                     log.error("%s", error)
                     verdicts = [unknown("engine_error", box) for box in boxes]
@@ -209,11 +220,9 @@ class Pipeline:
 
     def _settle(self, batch: Batch, verdicts: list[BoxVerdict]) -> None:
         now = time.monotonic_ns()
-        engine = "" if batch.engine is None else str(batch.engine.identity)
         for (job, target), verdict in zip(batch.items, verdicts, strict=True):
-            job.verdicts[target], job.outcomes[target] = _in_time(job.frame, verdict, now)
+            job.verdicts[target], job.outcomes[target] = in_time(job.frame, verdict, now)
             job.infer_ns = max(job.infer_ns, now - batch.submitted_ns)
-            job.engine = engine or job.engine
             job.open_targets -= 1
             if job.open_targets == 0:
                 self._finish(job, now)
@@ -229,16 +238,16 @@ class Pipeline:
             total_ms=(now - job.frame.received_ns) / 1e6,
         )
         ledger_reason = verdicts[failed[0]].reason if failed else ""
-        self._emit(job.frame, verdicts, outcome, ledger_reason, stages, job.outcomes, job.engine)
+        self._emit(job.frame, verdicts, outcome, ledger_reason, stages, job.outcomes, job.model)
 
     # ---- every frame's way out --------------------------------------------------------------------------
 
     def _end_unscored(self, frame: Frame, outcome: Outcome, reason: str) -> None:
-        boxes = _targets(frame)
+        boxes = targets_of(frame)
         verdicts = [unknown(reason, box) for box in boxes]
         waited_ms = (time.monotonic_ns() - frame.received_ns) / 1e6
         stages = StageTimes(queue_ms=waited_ms, total_ms=waited_ms)
-        self._emit(frame, verdicts, outcome, reason, stages, [outcome] * len(boxes))
+        self._emit(frame, verdicts, outcome, reason, stages, [outcome] * len(boxes), self.model)
 
     def _answer_the_rest(self) -> None:
         while (frame := self._intake.take(timeout_s=0)) is not None:
@@ -259,11 +268,11 @@ class Pipeline:
         reason: str,
         stages: StageTimes,
         box_outcomes: list[Outcome],
-        engine: str = "",
+        model: Model,
     ) -> None:
         kind, why, fused = VerdictKind.UNKNOWN, reason, None
         if verdicts:
-            kind, why, fused = self._decider.fuse(verdicts, frame.fuse)
+            kind, why, fused = model.decider.fuse(verdicts, frame.fuse)
         said = FrameVerdict(
             camera=frame.camera,
             frame_id=frame.frame_id,
@@ -273,9 +282,9 @@ class Pipeline:
             boxes=tuple(verdicts),
             outcome=outcome,
             captured_ns=frame.captured_ns,
-            threshold=self._decider.threshold,
-            model=self._model,
-            engine=engine or self._engine_name,
+            threshold=model.threshold,
+            model=model.name,
+            engine=model.engine_name,
             stages=stages,
             fused_score=fused,
         )
@@ -285,7 +294,7 @@ class Pipeline:
             boxes = None if frame.boxes is None else box_outcomes
             self.ledger.close(frame.camera, frame.entry, outcome, reason, boxes, (kind, why))
             self._open.pop(frame.entry, None)
-            for write in (*(sink.write for sink in self._sinks), *((frame.reply,) if frame.reply else ())):
+            for write in (*(sink.write for sink in self.sinks), *((frame.reply,) if frame.reply else ())):
                 self._deliver(write, said)
 
     def _deliver(self, write: Callable[[FrameVerdict], None], said: FrameVerdict) -> None:
@@ -304,25 +313,3 @@ class Pipeline:
             self._cause = error
             self._intake.close()
             self.broken.set()
-
-
-def _targets(frame: Frame) -> list[Box | None]:
-    if frame.boxes is None:
-        return [None]
-    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in frame.boxes.tolist()]
-
-
-def _in_time(frame: Frame, verdict: BoxVerdict, now_ns: int) -> tuple[BoxVerdict, Outcome]:
-    """A score that came too late, or is none, does not count: the verdict becomes unknown."""
-    if verdict.score is None:
-        return verdict, Outcome.FAILED
-    if frame.deadline_ns is not None and now_ns > frame.deadline_ns:
-        late = BoxVerdict(
-            box=verdict.box,
-            verdict=VerdictKind.UNKNOWN,
-            reason="late",
-            score=verdict.score,
-            p_value=verdict.p_value,
-        )
-        return late, Outcome.EXPIRED
-    return verdict, Outcome.SCORED

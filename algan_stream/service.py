@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
@@ -15,21 +17,24 @@ from algan_stream import plugins
 from algan_stream.boxes.base import BoxFinder
 from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.config import CameraConfig, LineConfig
+from algan_stream.control import Control
 from algan_stream.engines.base import Engine
 from algan_stream.engines.gate import check_golden
-from algan_stream.errors import AlganError, ConfigError, InputError, LedgerError
+from algan_stream.errors import AlganError, LedgerError
+from algan_stream.feeds import Feed, open_feed
 from algan_stream.health import Health, HealthServer
-from algan_stream.intake import Backpressure
 from algan_stream.ledger import CameraAccount
 from algan_stream.metrics import Metrics
+from algan_stream.model import Model
 from algan_stream.pipeline import Pipeline
 from algan_stream.sinks.base import Sink
 from algan_stream.sinks.outlet import DeliveryCounts, Outlet, open_sink
-from algan_stream.sources.base import Source, SourceContext
+from algan_stream.sources.base import Source
 from algan_stream.standin import BackgroundBuild, open_or_stand_in
-from algan_stream.types import VectorSpec
 
 log = logging.getLogger(__name__)
+
+_GLANCE_S = 0.05
 
 
 def open_engine(bundle: Bundle, section: dict[str, Any] | None = None) -> Engine:
@@ -67,39 +72,56 @@ class Service:
         line: The configuration.
         extra_sinks: Sinks besides the configured ones, e.g. a live display; closed with the others.
         build_if_missing: Where the engine has to be built first, build it while a slower one serves.
+        file: Where the configuration comes from, for reading it again.
 
     Raises:
         AlganError: Configuration, bundle, engine, a source or a sink cannot be used.
     """
 
     def __init__(
-        self, line: LineConfig, extra_sinks: Sequence[Sink] = (), *, build_if_missing: bool = False
+        self,
+        line: LineConfig,
+        extra_sinks: Sequence[Sink] = (),
+        *,
+        build_if_missing: bool = False,
+        file: Path | None = None,
     ) -> None:
-        self._line = line
+        #: As it is now; `file` as it was read last.
+        self.line, self.file = line, None if file is None else file.resolve()
         self._running, self._stop = threading.Event(), threading.Event()
         self._failed: list[BaseException] = []
-        self.bundle = read_bundle(line.bundle)
+        bundle = read_bundle(line.bundle)
+        if bundle.manifest.calibration is None:
+            log.warning(
+                "%s is not calibrated: every verdict will be unknown; run `algan-stream calibrate`",
+                bundle.path,
+            )
         self._build: BackgroundBuild | None = None
-        #: What serves at this moment.
-        self.engine: Engine
         if build_if_missing:
-            self.engine, self._build = open_or_stand_in(self.bundle, line.engine, open_engine)
+            engine, self._build = open_or_stand_in(bundle, line.engine, open_engine)
         else:
-            self.engine = open_engine(self.bundle, line.engine)
+            engine = open_engine(bundle, line.engine)
+        self.pipeline = Pipeline(bundle, engine, batch=line.batch)
         self.health = Health(self)
         #: Serves metrics and health, where the line says so.
         self.http: HealthServer | None = None
+        #: Answers `algan-stream ctl`, where the line says so.
+        self.control: Control | None = None
         metrics = Metrics(self) if line.http else None
-        self.sinks: list[Sink] = [*((metrics,) if metrics else ()), *extra_sinks]
-        self.sources: list[tuple[CameraConfig, Source, BoxFinder]] = []
+        self._own_sinks: list[Sink] = [*((metrics,) if metrics else ()), *extra_sinks]
+        #: Those that the line names, each with its section.
+        self.configured_sinks: list[tuple[dict[str, Any], Sink]] = []
+        self.feeds: list[Feed] = []
         try:
             for i, section in enumerate(line.sinks):
-                self.sinks.append(open_sink(section, f"sinks[{i}]"))
-            self.pipeline = Pipeline(self.bundle, self.engine, self.sinks, line.batch)
+                self.configured_sinks.append((section, open_sink(section, f"sinks[{i}]")))
             for i, camera in enumerate(line.cameras):
-                self._open_camera(camera, f"cameras[{i}]")
+                self.open_camera(camera, f"cameras[{i}]")
             if line.http and metrics:
                 self.http = HealthServer(line.http, self.health, metrics)
+            if line.control:
+                self.control = Control(self, line.control, line.swap, open_engine)
+            self.use_sinks(self.configured_sinks)
         except BaseException:
             self._close_all()
             raise
@@ -113,29 +135,51 @@ class Service:
         Raises:
             AlganError: A part of the service broke.
         """
-        threads = [
-            threading.Thread(target=self._feed, args=(source, boxes), name=f"source-{camera.id}", daemon=True)
-            for camera, source, boxes in self.sources
-        ]
         self.pipeline.start()
         if self._build is not None:
             self._build.start(self._adopt)
-        for thread in threads:
-            thread.start()
+        for feed in self.feeds:
+            self.start_camera(feed)
         self._running.set()
+        if self.control is not None:
+            self.control.start()
         try:
-            while any(thread.is_alive() for thread in threads):
+            while any(feed.running for feed in tuple(self.feeds)):
                 if self.pipeline.broken.is_set():
                     self.stop()
-                for thread in threads:
-                    thread.join(0.05)
+                time.sleep(_GLANCE_S)
             self.stop()  # where the sources have ended by themselves
-            self.pipeline.close(self._line.drain_timeout_s)
+            self.pipeline.close(self.line.drain_timeout_s)
         finally:
             self._close_all()
         if self._failed:
             raise AlganError(f"a source broke: {self._failed[0]}") from self._failed[0]
         return self.accounts()
+
+    @property
+    def bundle(self) -> Bundle:
+        """Of the model that serves at this moment."""
+        return self.pipeline.model.bundle
+
+    @property
+    def engine(self) -> Engine:
+        """The one that serves at this moment."""
+        return self.pipeline.model.engine
+
+    @property
+    def building(self) -> bool:
+        """Whether the line's own engine may still take over from its stand-in."""
+        return self._build is not None and self._build.running
+
+    @property
+    def sources(self) -> list[tuple[CameraConfig, Source, BoxFinder]]:
+        """What every camera of the line is."""
+        return [(feed.camera, feed.source, feed.boxes) for feed in tuple(self.feeds)]
+
+    @property
+    def sinks(self) -> list[Sink]:
+        """Where verdicts go."""
+        return [*self._own_sinks, *(sink for _, sink in self.configured_sinks)]
 
     def accounts(self) -> dict[str, CameraAccount]:
         """The ledger at this moment.
@@ -171,44 +215,41 @@ class Service:
     def stop(self) -> None:
         """Asks the sources to end; safe from signal handlers and other threads."""
         self._stop.set()
+        for feed in tuple(self.feeds):
+            feed.stop.set()
 
     def wait_for_stop(self, timeout_s: float) -> bool:
         """Waits until it is `stopping`; returns whether it is."""
         return self._stop.wait(timeout_s)
 
-    def _open_camera(self, camera: CameraConfig, path: str) -> None:
-        box_module, box_config = plugins.load("boxes", camera.boxes, f"{path}.boxes")
-        module, config = plugins.load("sources", camera.source, f"{path}.source")
+    def use_sinks(self, configured: list[tuple[dict[str, Any], Sink]]) -> None:
+        """Lets verdicts go to these of the line's sinks; the others are the caller's to close."""
+        self.configured_sinks = configured
+        self.pipeline.sinks = (*(self.control.observers if self.control else ()), *self.sinks)
 
-        def open_lane(name: str, queue_size: int) -> None:
-            if name != camera.id and name in {other.id for other in self._line.cameras}:
-                raise InputError(f"camera {name} is another source's in this line")
-            self.pipeline.open_camera(name, queue_size, camera.backpressure or default)
+    def open_camera(self, camera: CameraConfig, path: str) -> Feed:
+        """Opens a camera of the line; raises what `open_feed` does."""
+        return open_feed(camera, path, self.pipeline, self.feeds)
 
-        context = SourceContext(
-            camera.id,
-            camera.deadline_ms,
-            camera.queue_size,
-            self.pipeline.ledger,
-            open_lane,
-            self.bundle.manifest.spec,
-        )
-        with plugins.placed(f"{path}.source"):
-            source: Source = module.create(config, context)
-        default: Backpressure = "drop_oldest" if source.live else "block"
-        open_lane(camera.id, camera.queue_size)
-        self.sources.append((camera, source, box_module.create(box_config)))
-        taken = "vector" if isinstance(self.bundle.manifest.spec, VectorSpec) else "image"
-        if taken not in source.payloads:
-            raise ConfigError(
-                f"{path}.source: kind {config.kind} gives {' or '.join(source.payloads)}s, but "
-                f"{self._line.bundle} takes {taken}s; choose another source or bundle"
-            )
+    def start_camera(self, feed: Feed) -> None:
+        """Lets frames of an opened camera come."""
+        name = f"source-{feed.camera.id}"
+        feed.thread = threading.Thread(target=self._feed, args=(feed,), name=name, daemon=True)
+        feed.thread.start()
+        if self._stop.is_set():  # it came too late to be asked
+            feed.stop.set()
 
-    def _feed(self, source: Source, boxes: BoxFinder) -> None:
+    def forget_camera(self, feed: Feed) -> None:
+        """Takes a camera whose source has ended out of the line; its account stays."""
+        self.feeds.remove(feed)
+        self.pipeline.paused -= feed.names
+        for name in feed.names:
+            self.pipeline.close_camera(name)
+
+    def _feed(self, feed: Feed) -> None:
         try:
-            for frame in source.frames(self._stop):
-                frame.boxes = boxes.find(frame)
+            for frame in feed.source.frames(feed.stop):
+                frame.boxes = feed.boxes.find(frame)
                 self.pipeline.receive(frame)
         except BaseException as error:
             log.exception("a source broke")
@@ -219,16 +260,17 @@ class Service:
     def _adopt(self, engine: Engine) -> None:
         """The background build's engine takes over; the stand-in is closed once it has nothing to do."""
         assert self._build is not None
-        old, retired = self.engine, self.pipeline.swap(engine)
-        self.engine = engine
+        old, retired = self.engine, self.pipeline.swap(Model(self.bundle, engine))
         while not (retired.wait(0.1) or self._build.stopping.is_set()):
             pass
-        old.close()
+        for idle in {old, engine} - {self.engine}:  # the new one, where the end overtook it
+            idle.close()
 
     def _close_all(self) -> None:
         if self._build is not None:
             self._build.stop()
-        parts: list[Source | Sink | Engine | HealthServer] = [source for _, source, _ in self.sources]
+        parts: list[Control | Source | Sink | Engine | HealthServer] = [self.control] if self.control else []
+        parts += [source for _, source, _ in self.sources]
         parts += [self.http] if self.http else []
         for sink in self.sinks:
             if isinstance(sink, Outlet):

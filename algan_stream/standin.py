@@ -53,6 +53,11 @@ class BackgroundBuild:
         self._thread = threading.Thread(target=self._run, args=(adopt,), name="engine-build", daemon=True)
         self._thread.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether the engine may still take over."""
+        return self._thread is not None and self._thread.is_alive()
+
     def stop(self) -> None:
         """Ends a build that still runs, and waits for the thread."""
         self.stopping.set()

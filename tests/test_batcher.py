@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from algan_stream.batcher import Batch, BatchConfig, Batcher, Job
+from algan_stream.model import Model
 from algan_stream.preprocess import preprocess
 from algan_stream.types import Box, Frame
-from fakes import SPEC, FakeEngine, grey_frame
+from fakes import SPEC, FakeEngine, fake_bundle, grey_frame
 
 _LONG_MS = 60_000.0
+_MODEL = Model(fake_bundle(), FakeEngine())
 
 
 def _batcher(engine: FakeEngine, **config: float | bool) -> Batcher:
@@ -22,7 +24,7 @@ def _batcher(engine: FakeEngine, **config: float | bool) -> Batcher:
 
 def _job(frame_id: int = 0, boxes: Sequence[Box] | None = None, **more: object) -> Job:
     frame = grey_frame(frame_id, brightness=frame_id, **more)
-    return Job(frame, [None] if boxes is None else list(boxes), time.monotonic_ns())
+    return Job(frame, [None] if boxes is None else list(boxes), time.monotonic_ns(), _MODEL)
 
 
 def _contents(batch: Batch | None) -> list[tuple[int, int]]:
@@ -44,7 +46,7 @@ def test_a_slot_holds_exactly_what_preprocessing_gives() -> None:
     random = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
     box: Box = (1.0, 2.0, 6.0, 8.0)
     frame = Frame("cam", 0, random, "bgr8", captured_ns=0)
-    (batch,) = batcher.add(Job(frame, [box, (0.0, 0.0, 7.0, 9.0)], 0))
+    (batch,) = batcher.add(Job(frame, [box, (0.0, 0.0, 7.0, 9.0)], 0, _MODEL))
     assert batch.slot is not None
     boxes = np.array([box, (0, 0, 7, 9)], np.float32)
     assert np.array_equal(batch.slot.inputs_nchw[1:], preprocess(random, SPEC, boxes=boxes))
@@ -115,7 +117,7 @@ def test_each_box_lands_in_its_own_place_across_batches() -> None:
     frame = Frame("cam", 0, image, "grey8", captured_ns=0)
     boxes = [(float(x), float(y), x + 1.0, y + 1.0) for y in range(8) for x in range(8)]
     batcher = _batcher(FakeEngine(max_batch=5, streams=8))
-    batches = [*batcher.add(Job(frame, list(boxes), 0)), batcher.flush()]
+    batches = [*batcher.add(Job(frame, list(boxes), 0, _MODEL)), batcher.flush()]
     seen = {}
     for batch in batches:
         assert batch is not None
@@ -152,7 +154,7 @@ def test_an_unusable_image_takes_no_slot_and_spoils_no_batch() -> None:
     engine = FakeEngine(max_batch=2)
     batcher = _batcher(engine)
     list(batcher.add(_job(0)))
-    empty = Job(Frame("cam", 7, np.zeros((0, 0), np.uint8), "grey8", captured_ns=0), [None], 0)
+    empty = Job(Frame("cam", 7, np.zeros((0, 0), np.uint8), "grey8", captured_ns=0), [None], 0, _MODEL)
     (bad,) = batcher.add(empty)
     assert (bad.fault, bad.slot, _contents(bad)) == ("unusable_image", None, [(7, 0)])
     (good,) = batcher.add(_job(1))
@@ -172,7 +174,11 @@ def test_flush_returns_an_untouched_slot() -> None:
     engine = FakeEngine()
     batcher = _batcher(engine)
     assert batcher.flush() is None
-    list(batcher.add(Job(Frame("cam", 0, np.zeros((0, 0), np.uint8), "grey8", captured_ns=0), [None], 0)))
+    list(
+        batcher.add(
+            Job(Frame("cam", 0, np.zeros((0, 0), np.uint8), "grey8", captured_ns=0), [None], 0, _MODEL)
+        )
+    )
     assert batcher.flush() is None
     assert all(engine.acquire(0.1) is not None for _ in engine.slots)
 

@@ -129,7 +129,7 @@ def test_a_dead_thread_of_the_pipeline_is_seen_and_the_watchdog_falls_silent(
             def dies(*_: object) -> None:
                 raise MemoryError("boom")
 
-            service.pipeline._decider.decide = dies  # type: ignore[method-assign]
+            service.pipeline.model.decider.decide = dies  # type: ignore[method-assign]
             wait_for(service.pipeline.broken.is_set)
             status, reasons = state(service, "/healthz")
             assert (status, "has died" in reasons[0]) == (503, True)

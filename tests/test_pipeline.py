@@ -416,7 +416,7 @@ def test_a_thread_that_dies_is_reported_and_every_frame_is_answered(
 ) -> None:
     engine = FakeEngine(max_batch=2)
     with _rig(engine, start=False, close=False) as rig:
-        target = rig.pipeline._batcher if where == "_fill_batches" else rig.pipeline._decider
+        target = rig.pipeline._batcher if where == "_fill_batches" else rig.pipeline.model.decider
         name = "add" if where == "_fill_batches" else "decide"
         real, calls = getattr(target, name), []
 

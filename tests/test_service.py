@@ -97,7 +97,7 @@ def test_a_thread_of_the_pipeline_that_dies_ends_the_service(
     def dies(*_: object) -> None:
         raise MemoryError("boom")
 
-    monkeypatch.setattr(service.pipeline._decider, "decide", dies)
+    monkeypatch.setattr(service.pipeline.model.decider, "decide", dies)
     (error,) = _runs_within(service, 15)
     assert isinstance(error, AlganError)
     assert "the pipeline broke: boom" in str(error)

@@ -23,6 +23,7 @@ from algan_stream.batcher import BatchConfig
 from algan_stream.bundle import Bundle
 from algan_stream.config import LineConfig
 from algan_stream.errors import MissingEngineError
+from algan_stream.model import Model
 from algan_stream.pipeline import Pipeline
 from algan_stream.plugins import convert
 from algan_stream.service import Service
@@ -68,7 +69,7 @@ def test_engines_are_swapped_under_load_and_no_frame_is_lost() -> None:
         sender.start()
     for old, new in pairwise(engines):
         until(lambda old=old: len(old.batch_sizes) > 20)
-        assert pipeline.swap(new).wait(30)
+        assert pipeline.swap(Model(fake_bundle(), new)).wait(30)
         scored = sum(old.batch_sizes)
         assert not old._running  # everything of the old one was collected before it counts as retired
         assert old._free.qsize() == len(old.slots)
@@ -101,7 +102,7 @@ def test_what_is_in_flight_and_what_is_open_end_on_the_old_engine() -> None:
     for i in range(7):  # one or more batches hang in the engine, the rest is open
         pipeline.receive(grey_frame(i))
     until(lambda: pipeline._intake.empty() and sum(old.batch_sizes) >= 4)
-    retired = pipeline.swap(new)
+    retired = pipeline.swap(Model(fake_bundle(), new))
     pipeline.receive(grey_frame(7))
     until(lambda: new.batch_sizes or pipeline._batcher._engine is new)
     assert not retired.is_set()
@@ -119,7 +120,7 @@ def test_a_swap_that_the_end_overtakes() -> None:
     pipeline.open_camera("cam", 4, "block")
     pipeline.start()
     pipeline.close()
-    assert not pipeline.swap(new).is_set()
+    assert not pipeline.swap(Model(fake_bundle(), new)).is_set()
 
 
 def test_an_engine_that_hangs_does_not_hold_the_next_one_up() -> None:
@@ -129,7 +130,7 @@ def test_an_engine_that_hangs_does_not_hold_the_next_one_up() -> None:
     pipeline.open_camera("cam", 8, "block")
     pipeline.start()
     pipeline.receive(grey_frame(0))
-    retired = pipeline.swap(new)
+    retired = pipeline.swap(Model(fake_bundle(), new))
     pipeline.receive(grey_frame(1))
     assert retired.wait(10)
     pipeline.close()

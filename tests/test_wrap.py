@@ -210,6 +210,12 @@ def test_the_command_line(tmp_path: Path, good: Path) -> None:
     assert "not calibrated" in result.output
     shown = CliRunner().invoke(app, ["bundle", "show", str(tmp_path / "b")], catch_exceptions=False)
     assert "wrapped" in shown.output
+    assert str(tmp_path / "b") in shown.output
+    again = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert isinstance(again.exception, BundleError)
+    assert "is a bundle already; name another place, or say --overwrite" in str(again.exception)
+    result = CliRunner().invoke(app, [str(a) for a in (*arguments, "--overwrite")], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
 
 
 def _too_new() -> onnx.ModelProto:

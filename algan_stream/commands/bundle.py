@@ -28,6 +28,7 @@ def show(bundle: BundleArgument, json_: JsonOption = False) -> None:
         return
     table = Table(title=f"{manifest.name} ({opened.path.name})", show_header=False)
     calibration = manifest.calibration
+    table.add_row("path", str(opened.path.resolve()))
     table.add_row("model", f"{manifest.model_kind}, SHA-256 {opened.model_sha256[:12]}…")
     table.add_row("input", _input(manifest.spec))
     if calibration is None:

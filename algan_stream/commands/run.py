@@ -50,10 +50,15 @@ def run(
 
 def _run(line: Path, json_: bool, *, build_if_missing: bool) -> None:
     with placed(str(line)):
-        service = Service(read_line(line), build_if_missing=build_if_missing)
+        service = Service(read_line(line), build_if_missing=build_if_missing, file=line)
     endpoints = [
         endpoint
-        for part in (*service.sinks, *(source for _, source, _ in service.sources), service.http)
+        for part in (
+            *service.sinks,
+            *(source for _, source, _ in service.sources),
+            service.http,
+            service.control,
+        )
         if (endpoint := getattr(part, "endpoint", None))
     ]
     try:

@@ -18,13 +18,13 @@ Payload: TypeAlias = Literal["image", "vector"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
 class SourceContext:
     """What a source is given.
 
     Attributes:
         camera: The camera's configured name.
-        deadline_ms: The camera's deadline, counted from a frame's arrival, or None.
+        deadline_ms: The camera's deadline, counted from a frame's arrival, or None; may change while it runs.
         queue_size: Most frames that wait for a camera.
         ledger: For counting frames that were lost before they arrived.
         open_camera: Makes the queue of one more camera, for sources that serve several; raises

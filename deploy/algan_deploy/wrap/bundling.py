@@ -18,7 +18,16 @@ from algan_deploy.wrap.graph import Wish, wrap_graph
 from algan_deploy.wrap.runtimes import Runtime, Scores, open_runtime
 from algan_deploy.wrap.source import Source, open_source
 from algan_deploy.wrap.spec import InputRange, make_spec
-from algan_stream.bundle import FORMAT_VERSION, MODEL, Bundle, Golden, Manifest, check_target, write_bundle
+from algan_stream.bundle import (
+    FORMAT_VERSION,
+    MANIFEST,
+    MODEL,
+    Bundle,
+    Golden,
+    Manifest,
+    check_target,
+    write_bundle,
+)
 from algan_stream.calibration import Calibration, calibrate, images_needed
 from algan_stream.engines.gate import check_golden
 from algan_stream.engines.openvino import Config as EngineConfig
@@ -48,6 +57,7 @@ class Request:
         constants: Numbers for inputs besides the image.
         false_reject_rate: Sets the threshold.
         name: Of the bundle; by default the model's.
+        overwrite: A bundle that stands at `out` may be replaced.
     """
 
     model: Path
@@ -61,6 +71,7 @@ class Request:
     constants: Mapping[str, float] = field(default_factory=dict)
     false_reject_rate: float = 0.01
     name: str = ""
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,8 @@ def wrap(request: Request, note: Callable[[str], None]) -> Bundle:
         InputError: A folder or an image cannot be used.
     """
     check_target(request.out)
+    if (request.out / MANIFEST).is_file() and not request.overwrite:
+        raise BundleError(f"{request.out}: is a bundle already; name another place, or say --overwrite")
     source = open_source(request.model, request.score_output, request.constants)
     spec = make_spec(
         request.spec_file,

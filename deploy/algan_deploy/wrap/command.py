@@ -56,6 +56,9 @@ def wrap(
         float, typer.Option(help="Share of good parts that may be rejected.")
     ] = 0.01,
     name: Annotated[str, typer.Option(help="Name of the bundle; by default the model's.")] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a bundle that stands there already.")
+    ] = False,
 ) -> None:
     """Make a bundle of any ONNX anomaly model, and compare the two on images."""
     from algan_deploy.wrap.bundling import Request
@@ -76,6 +79,7 @@ def wrap(
         constants=_numbers(set_ or []),
         false_reject_rate=false_reject_rate,
         name=name,
+        overwrite=overwrite,
     )
     bundle = make(request, typer.echo)
     auroc = bundle.manifest.provenance["images"].get("auroc")
