@@ -12,6 +12,7 @@ import yaml
 from algan_stream import endpoints
 from algan_stream.batcher import BatchConfig
 from algan_stream.errors import ConfigError
+from algan_stream.guard.config import GuardConfig
 from algan_stream.intake import Backpressure
 from algan_stream.plugins import convert
 
@@ -34,6 +35,7 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             `block` for all others.
         queue_size: Most frames that wait for this camera.
         deadline_ms: A verdict later than this after the frame's arrival is `unknown`; None: no limit.
+        guard: Finds camera faults; None: does not look for them.
     """
 
     id: str
@@ -42,6 +44,7 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     backpressure: Backpressure | None = None
     queue_size: int = 16
     deadline_ms: float | None = None
+    guard: GuardConfig | None = None
 
     def __post_init__(self) -> None:
         if not CAMERA_NAME.fullmatch(self.id):
@@ -152,7 +155,10 @@ def _with_absolute_paths(line: LineConfig, folder: Path) -> LineConfig:
         return {**section, **files} | ({"delivery": placed(nested)} if isinstance(nested, dict) else {})
 
     bundle = line.bundle if line.bundle == "demo" else str(folder / line.bundle)
-    cameras = tuple(msgspec.structs.replace(c, source=placed(c.source)) for c in line.cameras)
+    cameras = tuple(
+        msgspec.structs.replace(c, source=placed(c.source), guard=c.guard and c.guard.placed(folder))
+        for c in line.cameras
+    )
     return msgspec.structs.replace(
         line,
         bundle=bundle,

@@ -18,6 +18,7 @@ from algan_stream.config import CameraConfig, LineConfig
 from algan_stream.engines.base import Engine
 from algan_stream.engines.gate import check_golden
 from algan_stream.errors import AlganError, ConfigError, InputError, LedgerError
+from algan_stream.guard.guard import Guard, open_guard
 from algan_stream.health import Health, HealthServer
 from algan_stream.intake import Backpressure
 from algan_stream.ledger import CameraAccount
@@ -92,6 +93,8 @@ class Service:
         metrics = Metrics(self) if line.http else None
         self.sinks: list[Sink] = [*((metrics,) if metrics else ()), *extra_sinks]
         self.sources: list[tuple[CameraConfig, Source, BoxFinder]] = []
+        #: By the configured camera; those without a section `guard` have none.
+        self.guards: dict[str, Guard] = {}
         try:
             for i, section in enumerate(line.sinks):
                 self.sinks.append(open_sink(section, f"sinks[{i}]"))
@@ -114,7 +117,9 @@ class Service:
             AlganError: A part of the service broke.
         """
         threads = [
-            threading.Thread(target=self._feed, args=(source, boxes), name=f"source-{camera.id}", daemon=True)
+            threading.Thread(
+                target=self._feed, args=(camera, source, boxes), name=f"source-{camera.id}", daemon=True
+            )
             for camera, source, boxes in self.sources
         ]
         self.pipeline.start()
@@ -177,6 +182,8 @@ class Service:
         return self._stop.wait(timeout_s)
 
     def _open_camera(self, camera: CameraConfig, path: str) -> None:
+        if guard := open_guard(camera.guard, self.bundle.manifest.spec, f"{path}.guard"):
+            self.guards[camera.id] = guard
         box_module, box_config = plugins.load("boxes", camera.boxes, f"{path}.boxes")
         module, config = plugins.load("sources", camera.source, f"{path}.source")
 
@@ -205,9 +212,12 @@ class Service:
                 f"{self._line.bundle} takes {taken}s; choose another source or bundle"
             )
 
-    def _feed(self, source: Source, boxes: BoxFinder) -> None:
+    def _feed(self, camera: CameraConfig, source: Source, boxes: BoxFinder) -> None:
+        guard = self.guards.get(camera.id)
         try:
             for frame in source.frames(self._stop):
+                if guard is not None:
+                    guard.check(frame)
                 frame.boxes = boxes.find(frame)
                 self.pipeline.receive(frame)
         except BaseException as error:
