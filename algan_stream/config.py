@@ -11,6 +11,7 @@ import yaml
 
 from algan_stream import endpoints
 from algan_stream.batcher import BatchConfig
+from algan_stream.drift import DriftConfig
 from algan_stream.errors import ConfigError
 from algan_stream.guard.config import GuardConfig
 from algan_stream.intake import Backpressure
@@ -36,6 +37,7 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         queue_size: Most frames that wait for this camera.
         deadline_ms: A verdict later than this after the frame's arrival is `unknown`; None: no limit.
         guard: Finds camera faults; None: does not look for them.
+        drift: Tests its scores for drift; None: as the line does.
     """
 
     id: str
@@ -45,6 +47,7 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     queue_size: int = 16
     deadline_ms: float | None = None
     guard: GuardConfig | None = None
+    drift: DriftConfig | None = None
 
     def __post_init__(self) -> None:
         if not CAMERA_NAME.fullmatch(self.id):
@@ -86,6 +89,7 @@ class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         engine: `kind` names the plugin.
         batch: When batches leave.
         sinks: Where verdicts go.
+        drift: Tests the cameras' scores for drift since the calibration.
         http: Where metrics and health are served; None: nowhere.
         drain_timeout_s: How long a stop waits for the verdicts on frames already received, 0 to 3600.
     """
@@ -95,6 +99,7 @@ class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     engine: dict[str, Any] = msgspec.field(default_factory=lambda: {"kind": "openvino"})
     batch: BatchConfig = BatchConfig()
     sinks: tuple[dict[str, Any], ...] = ()
+    drift: DriftConfig = DriftConfig()
     http: HttpConfig | None = None
     drain_timeout_s: float = 30.0
 

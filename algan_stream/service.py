@@ -15,6 +15,7 @@ from algan_stream import plugins
 from algan_stream.boxes.base import BoxFinder
 from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.config import CameraConfig, LineConfig
+from algan_stream.drift import DriftMonitor
 from algan_stream.engines.base import Engine
 from algan_stream.engines.gate import check_golden
 from algan_stream.errors import AlganError, ConfigError, InputError, LedgerError
@@ -91,7 +92,10 @@ class Service:
         #: Serves metrics and health, where the line says so.
         self.http: HealthServer | None = None
         metrics = Metrics(self) if line.http else None
-        self.sinks: list[Sink] = [*((metrics,) if metrics else ()), *extra_sinks]
+        #: Tests the scores of all cameras; to be told (`use`) when the model or its calibration changes.
+        self.drift = DriftMonitor(line.drift, {c.id: c.drift for c in line.cameras if c.drift is not None})
+        self.drift.use(self.bundle.model_sha256[:12], self.bundle.manifest.calibration)
+        self.sinks: list[Sink] = [*((metrics,) if metrics else ()), self.drift, *extra_sinks]
         self.sources: list[tuple[CameraConfig, Source, BoxFinder]] = []
         #: By the configured camera; those without a section `guard` have none.
         self.guards: dict[str, Guard] = {}

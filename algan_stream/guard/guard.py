@@ -46,6 +46,7 @@ class Guard:
         self._white = spec.white_level if isinstance(spec, InputSpec) else FULL_RANGE
         self._still = _stillness(config, self._profile)
         self._cameras: dict[str, tuple[Viewer, Stillness | None]] = {}  # a source may serve several clients
+        self._last: dict[str, str] = {}
         self._told: dict[str, tuple[str, float]] = {}
         #: Faulty frames, by camera and kind.
         self.faults: Counter[tuple[str, Kind]] = Counter()
@@ -65,7 +66,17 @@ class Guard:
         if kind is not None:
             frame.fault = f"{REASON}:{kind}"
             self.faults[frame.camera, kind] += 1
+        self._last[frame.camera] = kind or ""
         self._tell(frame.camera, kind or "")
+
+    @property
+    def cameras(self) -> list[str]:
+        """Those that have sent a frame."""
+        return list(self._cameras)
+
+    def warnings(self) -> list[str]:
+        """What a person should look at: one line for each camera whose last frame was faulty."""
+        return [f"camera {name}: {kind}" for name, kind in dict(self._last).items() if kind]
 
     def _camera(self, name: str) -> tuple[Viewer, Stillness | None]:
         found = self._cameras.get(name)
@@ -80,15 +91,8 @@ class Guard:
         if found is None and profile is not None and self._gauge is not None:
             if profile.size_wh is not None and view.size_wh != profile.size_wh:
                 return None if "size" in self._off else "size"
-            worst = [
-                (excess, check)
-                for check, excess in self._gauge.excesses(view).items()
-                if check not in self._off and excess > 1
-            ]
-            # A view far aside is dark where it was bright, and smooth where it was sharp: look for it first.
-            if worst and "shifted" not in self._off and self._gauge.is_displaced(view):
-                return "shifted"
-            found = max(worst)[1] if worst else None
+            if max(self._gauge.excesses(view, self._off).values(), default=0.0) > 1:
+                found = self._gauge.name(view, self._off)
         return None if found in self._off else found
 
     def _tell(self, camera: str, kind: str) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 import numpy as np
 
 from algan_stream.guard import registration, sharpness
-from algan_stream.guard.profile import LEARNED, Learned, Profile, Usual
+from algan_stream.guard.displacement import Displacement
+from algan_stream.guard.profile import Learned, Profile, Usual
 from algan_stream.guard.view import Floats, View
+
+#: Of each check's numbers, the one that other kinds of fault change as well: misfit, contrast.
+_SHARED: dict[Learned, list[int]] = {"shifted": [4], "lighting": [3], "blurred": []}
+#: How much more it means if a check's own numbers are off: blur moves no view, but a move changes sharpness.
+_CLARITY: dict[Learned, float] = {"shifted": 3.0, "lighting": 1.0, "blurred": 1.0}
 
 
 class Gauge:
@@ -43,36 +51,55 @@ class Gauge:
 
 def distance(check: Learned, numbers: Floats, usual: Usual) -> float:
     """How many spreads the worst of a check's numbers is from its middle, on the side that is a fault."""
+    return float(_deviations(check, numbers, usual).max())
+
+
+def _deviations(check: Learned, numbers: Floats, usual: Usual) -> Floats:
     deviations = (numbers - np.asarray(usual.middle, np.float32)) / np.asarray(usual.spread, np.float32)
     if check == "blurred":
-        return float(-deviations.min())  # sharper than usual is no fault
+        return np.negative(deviations)  # sharper than usual is no fault
     sides = np.abs(deviations)
     if check == "shifted":
         sides[-1] = deviations[-1]  # nor is a better fit
-    return float(sides.max())
+    return sides
 
 
 class ProfileGauge:
     """A profile, ready to be asked."""
 
     def __init__(self, profile: Profile) -> None:
-        self._reference = registration.Reference(
-            np.asarray(profile.mean, np.float32), np.asarray(profile.variance, np.float32), profile.aspect
-        )
+        mean, variance = np.asarray(profile.mean, np.float32), np.asarray(profile.variance, np.float32)
         energies = np.asarray(profile.energies, np.float32).reshape(-1, sharpness.ENERGIES)
         weights = np.asarray(profile.weights, np.float32).reshape(-1, sharpness.ENERGIES)
-        self._gauge, self._profile = Gauge(self._reference, energies, weights), profile
+        reference = registration.Reference(mean, variance, profile.aspect)
+        self._gauge, self._profile = Gauge(reference, energies, weights), profile
+        self._elsewhere = Displacement(mean, profile.aspect)
 
-    def is_displaced(self, view: View) -> bool:
-        """Whether the good frames' view lies elsewhere in this frame."""
-        return self._reference.is_displaced(registration.log_brightness(view.small))
-
-    def excesses(self, view: View) -> dict[Learned, float]:
+    def excesses(self, view: View, leave_out: Collection[str] = ()) -> dict[Learned, float]:
         """For each learned check, the frame's distance from good ones over the limit: a fault above 1."""
-        found: dict[Learned, float] = {}
+        return {
+            check: float(_deviations(check, numbers, self._profile.usual[check]).max()) / limit
+            for check, numbers, limit in self._limited(view, leave_out)
+        }
+
+    def name(self, view: View, leave_out: Collection[str] = ()) -> Learned:
+        """Which check says best what is wrong with a faulty frame.
+
+        A view that has moved or turned lets contrast, light and sharpness change as well, and blur lets the
+        contrast; so what speaks for one kind alone is heard first.
+        """
+        if "shifted" not in leave_out and self._elsewhere.found(registration.log_brightness(view.small)):
+            return "shifted"
+        said: dict[Learned, tuple[float, float]] = {}
+        for check, numbers, limit in self._limited(view, leave_out):
+            deviations = _deviations(check, numbers, self._profile.usual[check]) / limit
+            own = np.delete(deviations, _SHARED[check]).max()
+            said[check] = float(own) * _CLARITY[check], float(deviations.max())
+        clear = {check: own for check, (own, most) in said.items() if most > 1}
+        return max(clear, key=lambda check: clear[check])
+
+    def _limited(self, view: View, leave_out: Collection[str]) -> Iterator[tuple[Learned, Floats, float]]:
         numbers = self._gauge.numbers(view)
-        for check in LEARNED:
-            if check in numbers and check in self._profile.limits:
-                far = distance(check, numbers[check], self._profile.usual[check])
-                found[check] = far / self._profile.limits[check]
-        return found
+        for check, limit in self._profile.limits.items():
+            if check in numbers and check not in leave_out:
+                yield check, numbers[check], limit

@@ -14,7 +14,7 @@ from algan_stream.guard.registration import PARAMETERS
 from algan_stream.guard.view import PATCH_PX, VIEW_PX
 
 FORMAT_VERSION = 1
-#: Checks whose limits are learned, in the order in which they name a fault that several of them see.
+#: Checks whose limits are learned.
 Learned = Literal["shifted", "lighting", "blurred"]
 LEARNED: tuple[Learned, ...] = ("shifted", "lighting", "blurred")
 

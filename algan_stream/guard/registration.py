@@ -24,8 +24,6 @@ _DARK = 0.03
 _LEAST_VARIANCE = 0.02**2
 #: What departs further from the fit than this many deviations counts as that far: parts and defects.
 _CLIP = 3.0
-#: A peak of the phase correlation stands out by so many deviations of its surface.
-_PEAK = 6.0
 
 
 def log_brightness(small: Floats) -> Floats:
@@ -68,17 +66,6 @@ class Reference:
         self._weights = (1.0 / spread / (1.0 / spread).sum()).astype(np.float32)
         self._limit = (_CLIP * np.sqrt(spread)).astype(np.float32)
 
-    def is_displaced(self, brightness: Floats) -> bool:
-        """Whether the view lies elsewhere in the frame, too far away for the fit: by phase correlation.
-
-        Asked of frames that are faulty already, to name what happened.
-        """
-        spectrum = np.fft.rfft2(_edges(brightness)) * np.conj(np.fft.rfft2(_edges(self.mean)))
-        surface = np.fft.irfft2(spectrum / (np.abs(spectrum) + 1e-9), (VIEW_PX, VIEW_PX))
-        here = float(surface[[0, 0, 0, 1, 1, 1, -1, -1, -1], [0, 1, -1] * 3].max())
-        peak = float(surface.max())
-        return peak > max(2 * here, _PEAK * float(surface.std()))
-
     def fit(self, brightness: Floats) -> Fit:
         """Fits a frame's `log_brightness` (VIEW_PX²,)."""
         rest = brightness - self.mean
@@ -86,15 +73,6 @@ class Reference:
         rest -= self._model @ first
         first += self._solve @ np.clip(rest, -self._limit, self._limit)  # of a fit, the rest adds nothing
         return Fit(first, float(np.log(np.dot(self._weights, rest * rest) + 1e-8)) / 2)
-
-
-def _edges(brightness: Floats) -> npt.NDArray[np.float64]:
-    """Strength of edges, fading out towards the borders, where a shift brings new ones in."""
-    down, right = np.gradient(brightness.reshape(VIEW_PX, VIEW_PX).astype(np.float64))
-    strength = np.hypot(down, right)
-    window = np.hanning(VIEW_PX + 2)[1:-1]
-    faded: npt.NDArray[np.float64] = (strength - strength.mean()) * np.outer(window, window)
-    return faded
 
 
 def _model(mean: npt.NDArray[np.float64], aspect: float) -> npt.NDArray[np.float64]:
