@@ -3,9 +3,9 @@
 python benchmarks/guard.py found [--frames 24]     tables of found faults and false alarms; needs ALGAN_DATA
 python benchmarks/guard.py cost [--turns 200]      ms for a 1080p frame, against preprocessing, in turns
 
-Of each set, the guard learns from one part of the good frames and is asked about the others. Of a video it is the
-first half and the rest, which are later frames; its frames are cut to their middle, so that a simulated move
-brings in what really lay beside it. Still images are moved with their borders mirrored.
+Of each set, the guard learns from one part of the good frames and is asked about the others. Of a video it is
+the first half and the rest, which are later frames; its frames are cut to their middle, so that a simulated
+move brings in what really lay beside it. Still images are moved with their borders mirrored.
 """
 
 from __future__ import annotations

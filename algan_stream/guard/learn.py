@@ -22,13 +22,13 @@ from algan_stream.errors import CalibrationError, InputError
 from algan_stream.guard import exposure, registration, sharpness
 from algan_stream.guard.faults import FAULTS, Pixels
 from algan_stream.guard.frozen import change, is_same
-from algan_stream.guard.measure import Gauge, ProfileGauge, distance
+from algan_stream.guard.measure import NUMBERS, Distance, Gauge, ProfileGauge
 from algan_stream.guard.profile import LEARNED, Learned, Profile, Seen, Still, Usual
 from algan_stream.guard.view import Floats, View, Viewer, grid
 from algan_stream.types import PixelFormat
 
 #: Patches on each side that are tried, and how many of them are kept.
-_GRID, _PLACES = 12, 12
+_GRID, _PLACES = 12, 8
 #: A quarter of the frames is for the view, within these bounds.
 _LEAST_REFERENCE, _MOST_REFERENCE = 20, 300
 #: A limit is never nearer than so many spreads, and no spread is narrower than these: a camera that shows one
@@ -166,19 +166,20 @@ def _fitted(
     chosen, usual_energies, weights = _sharp_places([every[i] for i in for_view] if sharp else [])
     gauge = Gauge(reference, usual_energies, weights)
 
-    def numbers(i: int) -> dict[Learned, Floats]:
-        return gauge.of_parts(seen.brightness[i], seen.tints[i], every[i][chosen] if sharp else None)
-
-    of_view = [numbers(i) for i in for_view]
-    of_limits = [numbers(i) for i in for_limits]
-    usual: dict[Learned, Usual] = {}
-    limits: dict[Learned, float] = {}
-    for check in LEARNED:
-        if check not in of_view[0]:
-            continue
-        usual[check] = _usual(np.stack([n[check] for n in of_view]), _LEAST_SPREAD[check])
-        far = [distance(check, n[check], usual[check]) for n in of_limits]
-        limits[check] = max(_LEAST_LIMIT, calibrate(far, share).threshold)
+    numbers = np.stack(
+        [
+            gauge.of_parts(seen.brightness[i], seen.tints[i], every[i][chosen] if sharp else None)
+            for i in range(len(seen.brightness))
+        ]
+    )
+    checks = [check for check in LEARNED if sharp or check != "blurred"]
+    usual = {check: _usual(numbers[for_view, NUMBERS[check]], _LEAST_SPREAD[check]) for check in checks}
+    distance = Distance([usual[check] for check in checks])
+    far = np.stack([distance.of(numbers[i]) for i in for_limits])
+    limits: dict[Learned, float] = {
+        check: max(_LEAST_LIMIT, calibrate(far[:, NUMBERS[check]].max(axis=1), share).threshold)
+        for check in checks
+    }
     places = grid(_GRID)
     return Profile(
         made_by=algan_stream.__version__,

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from algan_stream.guard import registration, sharpness
 from algan_stream.guard.displacement import Displacement
-from algan_stream.guard.profile import Learned, Profile, Usual
+from algan_stream.guard.profile import LEARNED, Learned, Profile, Usual
 from algan_stream.guard.view import Floats, View
 
-#: Of each check's numbers, the one that other kinds of fault change as well: misfit, contrast.
+#: Where each check's numbers stand in a frame's: four of the fit and what it leaves over; four more and the
+#: tint; sharpness, which is missing where a frame is too small for patches.
+NUMBERS: dict[Learned, slice] = {
+    "shifted": slice(0, 5),
+    "lighting": slice(5, 11),
+    "blurred": slice(11, 11 + sharpness.FEATURES),
+}
+#: Of each check's numbers, those that other kinds of fault change as well: misfit, contrast.
 _SHARED: dict[Learned, list[int]] = {"shifted": [4], "lighting": [3], "blurred": []}
 #: How much more it means if a check's own numbers are off: blur moves no view, but a move changes sharpness.
 _CLARITY: dict[Learned, float] = {"shifted": 3.0, "lighting": 1.0, "blurred": 1.0}
 
 
 class Gauge:
-    """Turns views into the numbers of the learned checks.
+    """Turns views into numbers, see `NUMBERS`.
 
     Args:
         reference: The view that good frames share.
@@ -29,7 +36,7 @@ class Gauge:
     def __init__(self, reference: registration.Reference, energies: Floats, weights: Floats) -> None:
         self._reference, self._energies, self._weights = reference, energies, weights
 
-    def numbers(self, view: View) -> dict[Learned, Floats]:
+    def numbers(self, view: View) -> Floats:
         """The numbers of one view."""
         return self.of_parts(
             registration.log_brightness(view.small),
@@ -37,31 +44,36 @@ class Gauge:
             sharpness.log_energies(view.patches) if len(view.patches) else None,
         )
 
-    def of_parts(self, brightness: Floats, tint: Floats, energies: Floats | None) -> dict[Learned, Floats]:
+    def of_parts(self, brightness: Floats, tint: Floats, energies: Floats | None) -> Floats:
         """The same from what was computed before."""
         fit = self._reference.fit(brightness)
-        numbers: dict[Learned, Floats] = {
-            "shifted": np.append(fit.parameters[:4], np.float32(fit.misfit)),
-            "lighting": np.append(fit.parameters[4:], tint),
-        }
+        parts = [fit.parameters[:4], np.array((fit.misfit,), np.float32), fit.parameters[4:], tint]
         if energies is not None and len(self._energies):
-            numbers["blurred"] = sharpness.frame_features(energies, self._energies, self._weights)
-        return numbers
+            parts.append(sharpness.frame_features(energies, self._energies, self._weights))
+        return np.concatenate(parts)
 
 
-def distance(check: Learned, numbers: Floats, usual: Usual) -> float:
-    """How many spreads the worst of a check's numbers is from its middle, on the side that is a fault."""
-    return float(_deviations(check, numbers, usual).max())
+class Distance:
+    """How many spreads numbers are from their middle, on the side that is a fault.
 
+    Args:
+        usual: Of each check, in the order of `NUMBERS`; those at its end may be missing.
+    """
 
-def _deviations(check: Learned, numbers: Floats, usual: Usual) -> Floats:
-    deviations = (numbers - np.asarray(usual.middle, np.float32)) / np.asarray(usual.spread, np.float32)
-    if check == "blurred":
-        return np.negative(deviations)  # sharper than usual is no fault
-    sides = np.abs(deviations)
-    if check == "shifted":
-        sides[-1] = deviations[-1]  # nor is a better fit
-    return sides
+    def __init__(self, usual: Sequence[Usual]) -> None:
+        self._middle = np.asarray([m for each in usual for m in each.middle], np.float32)
+        self._per_spread = 1 / np.asarray([s for each in usual for s in each.spread], np.float32)
+        #: Where less is no fault: a better fit. Where more is none: sharpness.
+        self._one_side = NUMBERS["shifted"].stop - 1
+        self._turned = slice(NUMBERS["blurred"].start, None)
+
+    def of(self, numbers: Floats) -> Floats:
+        """(numbers that are known,) of a frame's."""
+        deviations = (numbers[: len(self._middle)] - self._middle) * self._per_spread
+        far = np.abs(deviations)
+        far[self._one_side] = deviations[self._one_side]
+        np.negative(deviations[self._turned], out=far[self._turned])
+        return far
 
 
 class ProfileGauge:
@@ -72,15 +84,15 @@ class ProfileGauge:
         energies = np.asarray(profile.energies, np.float32).reshape(-1, sharpness.ENERGIES)
         weights = np.asarray(profile.weights, np.float32).reshape(-1, sharpness.ENERGIES)
         reference = registration.Reference(mean, variance, profile.aspect)
-        self._gauge, self._profile = Gauge(reference, energies, weights), profile
+        self._gauge = Gauge(reference, energies, weights)
+        self._checks = [check for check in LEARNED if check in profile.limits]
+        self._distance = Distance([profile.usual[check] for check in self._checks])
+        self._limits = profile.limits
         self._elsewhere = Displacement(mean, profile.aspect)
 
     def excesses(self, view: View, leave_out: Collection[str] = ()) -> dict[Learned, float]:
         """For each learned check, the frame's distance from good ones over the limit: a fault above 1."""
-        return {
-            check: float(_deviations(check, numbers, self._profile.usual[check]).max()) / limit
-            for check, numbers, limit in self._limited(view, leave_out)
-        }
+        return {check: float(far.max()) for check, far in self._far(view, leave_out).items()}
 
     def name(self, view: View, leave_out: Collection[str] = ()) -> Learned:
         """Which check says best what is wrong with a faulty frame.
@@ -90,16 +102,18 @@ class ProfileGauge:
         """
         if "shifted" not in leave_out and self._elsewhere.found(registration.log_brightness(view.small)):
             return "shifted"
-        said: dict[Learned, tuple[float, float]] = {}
-        for check, numbers, limit in self._limited(view, leave_out):
-            deviations = _deviations(check, numbers, self._profile.usual[check]) / limit
-            own = np.delete(deviations, _SHARED[check]).max()
-            said[check] = float(own) * _CLARITY[check], float(deviations.max())
-        clear = {check: own for check, (own, most) in said.items() if most > 1}
+        clear: dict[Learned, float] = {}
+        for check, far in self._far(view, leave_out).items():
+            if far.max() > 1:
+                own = np.delete(far, _SHARED[check])
+                clear[check] = float(own.max()) * _CLARITY[check]
         return max(clear, key=lambda check: clear[check])
 
-    def _limited(self, view: View, leave_out: Collection[str]) -> Iterator[tuple[Learned, Floats, float]]:
-        numbers = self._gauge.numbers(view)
-        for check, limit in self._profile.limits.items():
-            if check in numbers and check not in leave_out:
-                yield check, numbers[check], limit
+    def _far(self, view: View, leave_out: Collection[str]) -> dict[Learned, Floats]:
+        """Each check's numbers as distances from good ones, over the limit."""
+        far = self._distance.of(self._gauge.numbers(view))
+        return {
+            check: far[NUMBERS[check]] / np.float32(self._limits[check])
+            for check in self._checks
+            if check not in leave_out and NUMBERS[check].start < len(far)
+        }

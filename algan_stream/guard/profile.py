@@ -10,7 +10,6 @@ import numpy as np
 
 from algan_stream.errors import ConfigError
 from algan_stream.guard import sharpness
-from algan_stream.guard.registration import PARAMETERS
 from algan_stream.guard.view import PATCH_PX, VIEW_PX
 
 FORMAT_VERSION = 1
@@ -59,8 +58,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         energies: For each place, its usual energies (see `sharpness`).
         weights: For each place, how much its energies count.
         usual: For each learned check, where its numbers lie on good frames.
-        limits: For each learned check, how many spreads from the middle is a fault; a check that is missing
-            is not made.
+        limits: For each learned check, how many spreads from the middle is a fault; `blurred` is missing if
+            frames are too small for it.
         darkest_share: The least share of a good frame above the level of a covered sensor.
         whitest_share: The largest share of a good frame that is blown out.
         still: When a picture is frozen; None: never.
@@ -96,22 +95,20 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             rows = getattr(self, name)
             if len(rows) != len(self.places) or any(len(row) != sharpness.ENERGIES for row in rows):
                 raise ValueError(f"{name}: expected {sharpness.ENERGIES} numbers for each of the places")
-        # Of the view: the fit's numbers and the misfit; of the light, those of the fit and two of the tint.
-        numbers: dict[Learned, int] = {
-            "shifted": 5,
-            "lighting": len(PARAMETERS) - 4 + 2,
-            "blurred": sharpness.FEATURES,
-        }
+        if not {"shifted", "lighting"} <= self.limits.keys():
+            raise ValueError("limits: expected shifted and lighting")
+        # Of the fit and its misfit; of the fit and the tint: see `measure.NUMBERS`.
+        numbers: dict[Learned, int] = {"shifted": 5, "lighting": 6, "blurred": sharpness.FEATURES}
         for check in self.limits:
             found = self.usual.get(check)
             if found is None or not len(found.middle) == len(found.spread) == numbers[check]:
                 raise ValueError(f"usual.{check}: expected {numbers[check]} numbers of each kind")
-            if min(found.spread) <= 0:
-                raise ValueError(f"usual.{check}.spread: expected numbers above 0, got {min(found.spread)}")
+            if not (np.isfinite([*found.middle, *found.spread]).all() and min(found.spread) > 0):
+                raise ValueError(f"usual.{check}: expected finite numbers, and spreads above 0")
         energies = [energy for row in self.energies for energy in row]
         every = [*self.mean, *self.variance, *energies, *self.limits.values()]
-        if not np.isfinite(every).all() or min(self.variance) < 0:
-            raise ValueError("mean, variance, energies, limits: expected finite numbers")
+        if not np.isfinite(every).all() or min(self.variance) < 0 or min(self.limits.values()) <= 0:
+            raise ValueError("mean, variance, energies, limits: expected finite numbers, none below 0")
 
     @property
     def aspect(self) -> float:

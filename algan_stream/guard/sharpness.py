@@ -26,17 +26,17 @@ def log_energies(patches: Floats) -> Floats:
     """(P, ENERGIES) logarithms of patches' relative energies.
 
     Args:
-        patches: (P, H, W), 0 is black and 1 white.
+        patches: (P, H, H), 0 is black and 1 white.
     """
+    count, _, width = patches.shape
+    # Each patch and the same on its side: differences along y of both are then differences of long rows.
+    rows = np.concatenate([patches.transpose(0, 2, 1), patches]).reshape(2 * count, -1)
     squared = []
     for lag in LAGS:
-        for differences in (
-            patches[:, :, lag:] - patches[:, :, :-lag],
-            patches[:, lag:] - patches[:, :-lag],
-        ):
-            flat = differences.reshape(len(patches), -1)
-            squared.append(np.einsum("pi,pi->p", flat, flat) / flat.shape[1])
-    brightness = patches.reshape(len(patches), -1).mean(axis=1) + _DARK
+        differences = rows[:, lag * width :] - rows[:, : -lag * width]
+        energy = np.einsum("pi,pi->p", differences, differences) / np.float32(differences.shape[1])
+        squared += [energy[:count], energy[count:]]
+    brightness = rows[count:].sum(axis=1) / np.float32(rows.shape[1]) + np.float32(_DARK)
     energies = np.stack(squared, axis=1) + _LEAST_ENERGY
     return np.asarray(np.log(energies / (brightness * brightness)[:, None]), np.float32)
 
@@ -49,5 +49,5 @@ def frame_features(energies: Floats, usual: Floats, weights: Floats) -> Floats:
         usual: (P, ENERGIES) means of good frames.
         weights: (P, ENERGIES), each column adding up to 1.
     """
-    gain = np.einsum("pe,pe->e", energies - usual, weights)
+    gain = ((energies - usual) * weights).sum(axis=0)
     return np.concatenate([gain, gain[:2] - gain[2:]])

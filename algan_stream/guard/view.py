@@ -19,7 +19,7 @@ VIEW_PX = 64
 #: Side of a patch, in the frame's pixels.
 PATCH_PX = 32
 #: Rows of a frame that the small picture is made of, at least; more would cost time and change nothing.
-_ROWS = 192
+_ROWS = 128
 #: Formats whose rows stand for themselves, so that some may be left out.
 _PLAIN_ROWS = frozenset({"bgr8", "rgb8", "grey8", "bgra8", "rgba8", "grey16", "yuyv", "uyvy"})
 
