@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -468,3 +469,28 @@ def test_limits_are_those_of_calibration() -> None:
     profile = learn(Scene(12).frames(60), 0.3, try_on=0)
     assert profile.calibration_images == 40
     assert all(math.isfinite(limit) and limit >= 3 for limit in profile.limits.values())
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 3000), (5000, 1), (3, 2, 3), (63, 200), (64, 64), (65, 700, 3)]
+)
+def test_frames_of_any_size_are_answered(profile: Profile, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    write_profile(msgspec.structs.replace(profile, size_wh=None), tmp_path / "p.json")
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    for config in (GuardConfig(frozen_frames=2), GuardConfig(profile=str(tmp_path / "p.json"))):
+        guard = Guard(config)
+        said = [_says(guard, image, "bgr8" if len(shape) == 3 else "grey8") for _ in range(3)]
+        assert said[2].partition(":")[2] in KINDS
+        assert min(shape[:2]) >= 64 or config.profile is None or said[0] == "camera_fault:size"
+
+
+def test_a_fault_is_told_once_and_stands_among_the_warnings(
+    guard: Guard, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(3)
+    for _ in range(5):
+        _says(guard, np.zeros_like(scene.frame()))
+    assert guard.warnings() == ["camera cam: black"]
+    assert caplog.text.count("unknown until this ends") == 1
+    _says(guard, scene.frame())
+    assert guard.warnings() == []

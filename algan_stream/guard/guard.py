@@ -89,7 +89,8 @@ class Guard:
         profile = self._profile
         found = _gross(view, profile)
         if found is None and profile is not None and self._gauge is not None:
-            if profile.size_wh is not None and view.size_wh != profile.size_wh:
+            too_small = "blurred" in profile.limits and not len(view.patches)
+            if too_small or (profile.size_wh is not None and view.size_wh != profile.size_wh):
                 return None if "size" in self._off else "size"
             if max(self._gauge.excesses(view, self._off).values(), default=0.0) > 1:
                 found = self._gauge.name(view, self._off)

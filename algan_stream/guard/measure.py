@@ -69,7 +69,8 @@ class Distance:
 
     def of(self, numbers: Floats) -> Floats:
         """(numbers that are known,) of a frame's."""
-        deviations = (numbers[: len(self._middle)] - self._middle) * self._per_spread
+        known = min(len(numbers), len(self._middle))
+        deviations = (numbers[:known] - self._middle[:known]) * self._per_spread[:known]
         far = np.abs(deviations)
         far[self._one_side] = deviations[self._one_side]
         np.negative(deviations[self._turned], out=far[self._turned])
