@@ -163,13 +163,14 @@ def _found(frames_each: int) -> None:
     table: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     names = []
     for frames in _sets(data):
+        mixed = _mixed_up(frames) if frames.video else None
         asked = _Asked(frames)
         names.append(frames.name)
         wrong = Counter(asked.kind(image) for image in frames.later)
         defects = Counter(asked.kind(image) for image in frames.defects)
         about.append(
             f"| {frames.name} | {asked.profile.reference_images} + {asked.profile.calibration_images} | "
-            f"{frames.rate:g} | {_share(wrong)} of {len(frames.later)} | "
+            f"{frames.rate:g} | {_share(wrong)} of {len(frames.later)} | {mixed or '–'} | "
             + (f"{_share(defects)} of {len(frames.defects)} |" if frames.defects else "– |")
         )
         picked = random.choice(len(frames.later), min(frames_each, len(frames.later)), replace=False)
@@ -195,12 +196,22 @@ def _found(frames_each: int) -> None:
         print(
             f"{frames.name}: learned in {asked.seconds:.0f} s; {'; '.join(asked.profile.notes)}", flush=True
         )
-    print("\n| frames | learned from | rate asked for | good ones called faulty | defective ones |")
-    print("|---|---|---|---|---|", *about, sep="\n")
+    print("\n| frames | learned from | rate | good ones called faulty | of random halves | defective ones |")
+    print("|---|---|---|---|---|---|", *about, sep="\n")
     print("\n| fault | severity |", " | ".join(names), "|")
     print("|---|---|" + "---|" * len(names))
     for (name, severity), row in table.items():
         print(f"| {name} | {severity} |", " | ".join(row.get(n, "–") for n in names), "|")
+
+
+def _mixed_up(frames: Set) -> str:
+    """False alarms where the frames learned from are drawn from the whole video: as good as exchangeable."""
+    every = [*frames.good, *frames.later]
+    order = np.random.default_rng(1).permutation(len(every))
+    half = len(every) // 2
+    drawn = Set("", frames.rate, [every[i] for i in order[:half]], [every[i] for i in order[half:]], [], True)
+    asked = _Asked(drawn)
+    return _share(Counter(asked.kind(image) for image in drawn.later))
 
 
 def _share(kinds: Counter[str]) -> str:

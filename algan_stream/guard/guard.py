@@ -92,8 +92,7 @@ class Guard:
             too_small = "blurred" in profile.limits and not len(view.patches)
             if too_small or (profile.size_wh is not None and view.size_wh != profile.size_wh):
                 return None if "size" in self._off else "size"
-            if max(self._gauge.excesses(view, self._off).values(), default=0.0) > 1:
-                found = self._gauge.name(view, self._off)
+            found = self._gauge.fault(view, self._off)
         return None if found in self._off else found
 
     def _tell(self, camera: str, kind: str) -> None:

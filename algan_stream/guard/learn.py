@@ -289,8 +289,7 @@ def _self_test(
             hits = 0
             for image, pixel_format in kept:
                 view = viewer.look(fault.apply(image, severity, random), pixel_format)
-                gross = exposure.gross_fault(view.small)
-                hits += bool(gross) or max(gauge.excesses(view).values(), default=0.0) > 1
+                hits += bool(exposure.gross_fault(view.small) or gauge.fault(view))
             found.append(
                 Seen(fault=fault.name, severity=f"{severity:g} {fault.unit}", share=hits / len(kept))
             )

@@ -95,20 +95,24 @@ class ProfileGauge:
         """For each learned check, the frame's distance from good ones over the limit: a fault above 1."""
         return {check: float(far.max()) for check, far in self._far(view, leave_out).items()}
 
-    def name(self, view: View, leave_out: Collection[str] = ()) -> Learned:
-        """Which check says best what is wrong with a faulty frame.
+    def fault(self, view: View, leave_out: Collection[str] = ()) -> Learned | None:
+        """Which check says best what is wrong with a frame; None if nothing is.
 
         A view that has moved or turned lets contrast, light and sharpness change as well, and blur lets the
-        contrast; so what speaks for one kind alone is heard first.
+        contrast; so what speaks for one kind alone is heard first. A view that fits badly and does not lie
+        elsewhere is none of the camera's faults: that is what a large defect looks like.
         """
-        if "shifted" not in leave_out and self._elsewhere.found(registration.log_brightness(view.small)):
+        far = self._far(view, leave_out)
+        if max((float(each.max()) for each in far.values()), default=0.0) <= 1:
+            return None
+        if "shifted" in far and self._elsewhere.found(registration.log_brightness(view.small)):
             return "shifted"
         clear: dict[Learned, float] = {}
-        for check, far in self._far(view, leave_out).items():
-            if far.max() > 1:
-                own = np.delete(far, _SHARED[check])
-                clear[check] = float(own.max()) * _CLARITY[check]
-        return max(clear, key=lambda check: clear[check])
+        for check, each in far.items():
+            own = float(np.delete(each, _SHARED[check]).max())
+            if own > 1 or (check == "lighting" and each.max() > 1):
+                clear[check] = own * _CLARITY[check]
+        return max(clear, key=lambda name: clear[name]) if clear else None
 
     def _far(self, view: View, leave_out: Collection[str]) -> dict[Learned, Floats]:
         """Each check's numbers as distances from good ones, over the limit."""
