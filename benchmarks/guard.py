@@ -185,7 +185,8 @@ def _found(frames_each: int) -> None:
                 )
         if asked.profile.still:
             for name, noise in (("again and again", 0.0), ("again, with noise", 1.0)):
-                image, guard = frames.later[int(picked[0])], asked.fresh
+                image = next(frame for frame in frames.later if not asked.kind(frame))
+                guard = asked.fresh
                 kinds = Counter(
                     asked.kind(
                         np.clip(image + random.normal(0, noise, image.shape), 0, 255).astype(np.uint8), guard

@@ -112,7 +112,7 @@ class ProfileGauge:
             own = float(np.delete(each, _SHARED[check]).max())
             if own > 1 or (check == "lighting" and each.max() > 1):
                 clear[check] = own * _CLARITY[check]
-        return max(clear, key=lambda name: clear[name]) if clear else None
+        return max((loud, check) for check, loud in clear.items())[1] if clear else None
 
     def _far(self, view: View, leave_out: Collection[str]) -> dict[Learned, Floats]:
         """Each check's numbers as distances from good ones, over the limit."""
