@@ -11,7 +11,9 @@ import yaml
 
 from algan_stream import endpoints
 from algan_stream.batcher import BatchConfig
+from algan_stream.drift import DriftConfig
 from algan_stream.errors import ConfigError
+from algan_stream.guard.config import GuardConfig
 from algan_stream.intake import Backpressure
 from algan_stream.plugins import convert
 
@@ -34,6 +36,8 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             `block` for all others.
         queue_size: Most frames that wait for this camera.
         deadline_ms: A verdict later than this after the frame's arrival is `unknown`; None: no limit.
+        guard: Finds camera faults; None: does not look for them.
+        drift: Tests its scores for drift; None: as the line does.
     """
 
     id: str
@@ -42,6 +46,8 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     backpressure: Backpressure | None = None
     queue_size: int = 16
     deadline_ms: float | None = None
+    guard: GuardConfig | None = None
+    drift: DriftConfig | None = None
 
     def __post_init__(self) -> None:
         if not CAMERA_NAME.fullmatch(self.id):
@@ -132,6 +138,7 @@ class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         engine: `kind` names the plugin.
         batch: When batches leave.
         sinks: Where verdicts go.
+        drift: Tests the cameras' scores for drift since the calibration.
         http: Where metrics and health are served; None: nowhere.
         control: Where `algan-stream ctl` reaches the line; None: nowhere.
         swap: The trial of a model that takes over.
@@ -143,6 +150,7 @@ class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     engine: dict[str, Any] = msgspec.field(default_factory=lambda: {"kind": "openvino"})
     batch: BatchConfig = BatchConfig()
     sinks: tuple[dict[str, Any], ...] = ()
+    drift: DriftConfig = DriftConfig()
     http: HttpConfig | None = None
     control: ControlConfig | None = None
     swap: SwapConfig = SwapConfig()
@@ -205,7 +213,10 @@ def _with_absolute_paths(line: LineConfig, folder: Path) -> LineConfig:
         return {**section, **files} | ({"delivery": placed(nested)} if isinstance(nested, dict) else {})
 
     bundle = line.bundle if line.bundle == "demo" else str(folder / line.bundle)
-    cameras = tuple(msgspec.structs.replace(c, source=placed(c.source)) for c in line.cameras)
+    cameras = tuple(
+        msgspec.structs.replace(c, source=placed(c.source), guard=c.guard and c.guard.placed(folder))
+        for c in line.cameras
+    )
     return msgspec.structs.replace(
         line,
         bundle=bundle,

@@ -10,6 +10,7 @@ from algan_stream import plugins
 from algan_stream.boxes.base import BoxFinder
 from algan_stream.config import CameraConfig
 from algan_stream.errors import ConfigError, InputError
+from algan_stream.guard.guard import Guard, open_guard
 from algan_stream.intake import Backpressure
 from algan_stream.ledger import Ledger
 from algan_stream.pipeline import Pipeline
@@ -31,6 +32,7 @@ class Feed:
         names: Cameras that the source sends for: the entry's, and those of its clients.
         stop: Asks the source to end.
         thread: Runs it; None before the line does.
+        guard: Looks for faults of the camera, where its entry says so.
     """
 
     camera: CameraConfig
@@ -40,6 +42,7 @@ class Feed:
     names: set[str]
     stop: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
+    guard: Guard | None = None
 
     @property
     def running(self) -> bool:
@@ -84,6 +87,7 @@ def open_feed(camera: CameraConfig, path: str, pipeline: Pipeline, feeds: list[F
     box_module, box_config = plugins.load("boxes", camera.boxes, f"{path}.boxes")
     module, config = plugins.load("sources", camera.source, f"{path}.source")
     names, bundle = {camera.id}, pipeline.model.bundle
+    guard = open_guard(camera.guard, bundle.manifest.spec, f"{path}.guard")
 
     def open_lane(name: str, queue_size: int) -> None:
         if name != camera.id and name in {other.camera.id for other in tuple(feeds)}:
@@ -98,7 +102,7 @@ def open_feed(camera: CameraConfig, path: str, pipeline: Pipeline, feeds: list[F
         source: Source = module.create(config, context)
     default: Backpressure = "drop_oldest" if source.live else "block"
     open_lane(camera.id, camera.queue_size)
-    feed = Feed(camera, source, box_module.create(box_config), context, names)
+    feed = Feed(camera, source, box_module.create(box_config), context, names, guard=guard)
     feeds.append(feed)
     wanted = "vector" if isinstance(bundle.manifest.spec, VectorSpec) else "image"
     if wanted not in source.payloads:

@@ -66,6 +66,11 @@ class Health:
         reasons = [] if self._service.phase == "running" else [self._service.phase]
         return [*reasons, *self.problems(), *self._service.failures]
 
+    def warnings(self) -> list[str]:
+        """What somebody should look at, though frames are judged as well as can be: faulty cameras, drift."""
+        guards = self._service.guards.values()
+        return [*(line for guard in guards for line in guard.warnings()), *self._service.drift.warnings()]
+
     def _waited(self, received: int, in_flight: int) -> float:
         now = time.monotonic()
         with self._lock:
@@ -89,8 +94,8 @@ class HealthServer:
     def __init__(self, config: HttpConfig, health: Health, metrics: Metrics) -> None:
         pages: dict[str, _Page] = {
             "/metrics": lambda accept: _text(*metrics.expose(accept)),
-            "/healthz": lambda _: _state("healthy", health.problems()),
-            "/readyz": lambda _: _state("ready", health.not_ready()),
+            "/healthz": lambda _: _state("healthy", health.problems(), health.warnings()),
+            "/readyz": lambda _: _state("ready", health.not_ready(), health.warnings()),
         }
         host, _, port = config.bind.rpartition(":")
         try:
@@ -117,8 +122,8 @@ def _text(body: bytes, content_type: str) -> tuple[int, str, bytes]:
     return 200, content_type, body
 
 
-def _state(name: str, reasons: list[str]) -> tuple[int, str, bytes]:
-    body = msgspec.json.encode({name: not reasons, "reasons": reasons})
+def _state(name: str, reasons: list[str], warnings: list[str]) -> tuple[int, str, bytes]:
+    body = msgspec.json.encode({name: not reasons, "reasons": reasons, "warnings": warnings})
     return 503 if reasons else 200, _JSON, body + b"\n"
 
 

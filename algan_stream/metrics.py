@@ -10,6 +10,7 @@ import numpy as np
 
 from algan_stream.calibration import Calibration
 from algan_stream.ledger import CameraAccount, Tally
+from algan_stream.metrics_watch import watch_families
 from algan_stream.sinks.base import Sink
 from algan_stream.types import FrameVerdict, Outcome
 
@@ -117,6 +118,7 @@ class Metrics(Sink):
         )
         waiting: _Rows = [((sink,), counts.waiting) for sink, counts in deliveries.items()]
         yield _gauge("algan_sink_waiting", "Verdicts that wait for a receiver.", ("sink",), waiting)
+        yield from watch_families(service.guards.values(), service.drift)
         yield from self._identities()
         yield from histograms
 

@@ -54,6 +54,8 @@ class Pipeline:
         self._gave_up = False
         #: What serves: set by the batching thread alone, between two batches.
         self.model = Model(bundle, engine)
+        #: Called by the batching thread with each model that takes over.
+        self.on_takeover: Callable[[Model], object] = lambda model: None
         #: Get every verdict, before it is sent to the client; replaced as a whole.
         self.sinks = tuple(sinks)
         #: Cameras whose frames are answered unscored; replaced as a whole.
@@ -157,6 +159,7 @@ class Pipeline:
             self._hand_over(Batch(None, retired=retired))
             log.info("%s takes over from %s", model, self.model)
             self.model = model
+            self.on_takeover(model)
 
     def _engine_idle(self) -> bool:
         return self._submitted_count - self._judged_count < self.model.engine.streams

@@ -18,10 +18,12 @@ from algan_stream.boxes.base import BoxFinder
 from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.config import CameraConfig, LineConfig
 from algan_stream.control import Control
+from algan_stream.drift import DriftMonitor
 from algan_stream.engines.base import Engine
 from algan_stream.engines.gate import check_golden
 from algan_stream.errors import AlganError, LedgerError
 from algan_stream.feeds import Feed, open_feed
+from algan_stream.guard.guard import Guard
 from algan_stream.health import Health, HealthServer
 from algan_stream.ledger import CameraAccount
 from algan_stream.metrics import Metrics
@@ -108,7 +110,11 @@ class Service:
         #: Answers `algan-stream ctl`, where the line says so.
         self.control: Control | None = None
         metrics = Metrics(self) if line.http else None
-        self._own_sinks: list[Sink] = [*((metrics,) if metrics else ()), *extra_sinks]
+        #: Tests the scores of all cameras against the calibration of the model that serves.
+        self.drift = DriftMonitor(line.drift)
+        self.drift.follow(self.pipeline.model)
+        self.pipeline.on_takeover = self.drift.follow
+        self._own_sinks: list[Sink] = [*((metrics,) if metrics else ()), self.drift, *extra_sinks]
         #: Those that the line names, each with its section.
         self.configured_sinks: list[tuple[dict[str, Any], Sink]] = []
         self.feeds: list[Feed] = []
@@ -181,6 +187,11 @@ class Service:
         """Where verdicts go."""
         return [*self._own_sinks, *(sink for _, sink in self.configured_sinks)]
 
+    @property
+    def guards(self) -> dict[str, Guard]:
+        """By the configured camera; those without a section `guard` have none."""
+        return {feed.camera.id: feed.guard for feed in tuple(self.feeds) if feed.guard is not None}
+
     def accounts(self) -> dict[str, CameraAccount]:
         """The ledger at this moment.
 
@@ -229,7 +240,9 @@ class Service:
 
     def open_camera(self, camera: CameraConfig, path: str) -> Feed:
         """Opens a camera of the line; raises what `open_feed` does."""
-        return open_feed(camera, path, self.pipeline, self.feeds)
+        feed = open_feed(camera, path, self.pipeline, self.feeds)
+        self.drift.configure(camera.id, camera.drift)
+        return feed
 
     def start_camera(self, feed: Feed) -> None:
         """Lets frames of an opened camera come."""
@@ -249,6 +262,8 @@ class Service:
     def _feed(self, feed: Feed) -> None:
         try:
             for frame in feed.source.frames(feed.stop):
+                if feed.guard is not None:
+                    feed.guard.check(frame)
                 frame.boxes = feed.boxes.find(frame)
                 self.pipeline.receive(frame)
         except BaseException as error:

@@ -280,7 +280,7 @@ def test_addresses_that_are_none(bind: str) -> None:
 def test_off_by_default(bundle: Bundle, engine: FakeEngine, folder: dict[str, Any]) -> None:
     with running(line_of(bundle, folder, http=None)) as service:
         assert service.http is None
-        assert service.sinks == []
+        assert service.sinks == [service.drift]
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")

@@ -43,6 +43,11 @@ _METRICS = {
     "algan_engine_info": {"kind", "version", "device", "precision", "cache_key"},
     "algan_model_info": {"name", "sha256", "threshold"},
     "algan_deadline_missed_total": {"camera"},
+    "algan_camera_faults_total": {"camera", "kind"},
+    "algan_drift_tested_total": {"camera"},
+    "algan_drift_alarms_total": {"camera"},
+    "algan_drifting": {"camera"},
+    "algan_drift_evidence": {"camera"},
 }
 _HISTOGRAMS = {"algan_stage_seconds", "algan_score", "algan_p_value", "algan_batch_size"}
 
@@ -86,8 +91,9 @@ def test_every_query_asks_for_what_is_exported_by_labels_that_it_has() -> None:
 
 
 def test_the_service_exports_these_metrics() -> None:
-    source = _ROOT / "algan_stream" / "metrics.py"
-    assert set(re.findall(r'"(algan_[a-z_]+)"', source.read_text("utf-8"))) == set(_METRICS)
+    sources = ((_ROOT / "algan_stream").glob(name) for name in ("metrics.py", "metrics_*.py"))
+    text = "".join(path.read_text("utf-8") for found in sources for path in found)
+    assert set(re.findall(r'"(algan_[a-z_]+)"', text)) == set(_METRICS)
 
 
 def test_alerts_say_what_is_wrong_and_each_is_unit_tested() -> None:
