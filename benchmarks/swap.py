@@ -2,11 +2,10 @@
 
     python benchmarks/swap.py [BUNDLE OTHER_BUNDLE] [--swaps 10] [--seconds 4] [--json FILE]
 
-A line in this process takes frames from a client in another one that sends as fast as it may; a sink
-notes when each verdict goes out. Then one bundle takes over from the other, over and over, by the control
-socket. Before each swap, the same line runs undisturbed: its longest gap in a span as long as the swap
-took is what is usual on this machine at this time. By default, the shipped bundle and a copy of it with
-another threshold.
+A line in this process takes frames from a client in another one that sends as fast as it may; a sink notes
+when each verdict goes out. Then one bundle takes over from the other, over and over, by the control socket.
+Before each swap, the same line runs undisturbed: its longest gap in a span as long as the swap took is what
+is usual on this machine at this time. By default, the shipped bundle and a copy of it with another threshold.
 """
 
 from __future__ import annotations
