@@ -16,7 +16,7 @@ from algan_stream.intake import Backpressure
 from algan_stream.plugins import convert
 
 #: Keys of a source, sink or engine that name files or folders.
-_PATHS = ("path", "spill", "cache")
+_PATHS = ("path", "spill", "cache", "login_file")
 
 #: Names of cameras: they stand in topics, file names and metrics.
 CAMERA_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

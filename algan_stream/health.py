@@ -64,7 +64,8 @@ class Health:
     def not_ready(self) -> list[str]:
         """Why it should get no frames now; empty if all is well."""
         reasons = [] if self._service.phase == "running" else [self._service.phase]
-        return [*reasons, *self.problems(), *self._service.failures]
+        away = [problem for link in self._service.links().values() if (problem := link.problem())]
+        return [*reasons, *self.problems(), *self._service.failures, *away]
 
     def _waited(self, received: int, in_flight: int) -> float:
         now = time.monotonic()

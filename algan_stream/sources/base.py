@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 from algan_stream.ledger import Ledger
+from algan_stream.sources.link import Link
 from algan_stream.types import Frame, Spec
 
 Payload: TypeAlias = Literal["image", "vector"]
@@ -60,6 +61,8 @@ class Source(ABC):
     def __init__(self) -> None:
         #: What was refused before it became a frame, by code.
         self.counts: Counter[str] = Counter()
+        #: The connection to a live camera, for health and metrics; None where there is none to lose.
+        self.link: Link | None = None
 
     @abstractmethod
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
