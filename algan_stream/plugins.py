@@ -26,7 +26,7 @@ _HELPERS = frozenset(
     | {"cache", "cuda_device", "kserve", "onnxruntime_session", "openvino_device"}
     | {"tensorrt_common", "tensorrt_engine"}
     | {"backlog", "outlet"}
-    | {"link", "live", "triggers", "trigger_modbus", "trigger_zmq", "pixels"}
+    | {"features", "link", "live", "pixels", "trigger_modbus", "trigger_zmq", "triggers"}
 )
 
 

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from algan_stream.errors import CameraError
+from algan_stream.errors import AlganError, CameraError
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.sources.link import Backoff, CameraClock, Gaps, Link
 from algan_stream.types import CameraFormat, Frame
@@ -44,8 +44,8 @@ class LiveConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         required_at_start: A camera that cannot be reached when the line starts ends the start. `false`: the
             line starts without it, says so, and goes on trying. Wrong settings always end the start.
         open_s: Longest wait for a connection.
-        stale_s: Without a picture for so long the connection is given up and made anew; 0 = never, for
-            cameras whose pictures wait for a trigger.
+        stale_s: Without a picture for so long the connection is given up and made anew; by default 2; 0 =
+            never, for cameras whose pictures wait for a trigger.
         retry_s: Wait before the first new attempt; each further one waits twice as long.
         retry_most_s: The longest wait between two attempts.
         latency_ms: The least time from exposure to arrival, where it is known; taken off the capture time.
@@ -54,7 +54,7 @@ class LiveConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     required_at_start: bool = True
     open_s: float = 5.0
-    stale_s: float = 2.0
+    stale_s: float | None = None
     retry_s: float = 0.1
     retry_most_s: float = 1.0
     latency_ms: float = 0.0
@@ -69,10 +69,15 @@ class LiveConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
-        if not (self.stale_s == 0 or 0.1 <= self.stale_s <= 3600):
+        if not (self.stale_s in (None, 0) or 0.1 <= self.patience_s <= 3600):
             raise ValueError(f"stale_s: expected 0 for never, or 0.1 to 3600, got {self.stale_s:g}")
         if self.size_wh is not None and min(self.size_wh) < 1:
             raise ValueError(f"size_wh: expected two numbers above 0, got {list(self.size_wh)}")
+
+    @property
+    def patience_s(self) -> float:
+        """`stale_s`, or its default."""
+        return 2.0 if self.stale_s is None else self.stale_s
 
 
 @dataclass(slots=True)
@@ -112,7 +117,7 @@ class Device(ABC):
             CameraError: The connection is lost; the device is closed then.
         """
 
-    def trigger(self) -> None:
+    def trigger(self) -> None:  # noqa: B027  most cameras run freely
         """Asks for one picture, which `grab` gives then; a free-running camera takes one anyway.
 
         Raises:
@@ -147,7 +152,7 @@ class _Reader(threading.Thread):
                 picture = self.device.grab(GLANCE_S)
                 if picture is not None:
                     self._take(self, picture)
-        except CameraError as error:
+        except AlganError as error:  # also a ConfigError: another camera may have taken its place
             reason = str(error)
         except Exception as error:
             log.exception("%s broke", self.name)
@@ -226,7 +231,7 @@ class LiveSource(Source):
     def _one_connection(self, stop: threading.Event, backoff: Backoff) -> Iterator[Frame]:
         self._hung = [reader for reader in self._hung if reader.is_alive()]
         if len(self._hung) >= _MOST_HUNG:
-            self.link.down(f"{len(self._hung)} connections hang in the camera's library; restart this service")
+            self.link.down(f"{_MOST_HUNG} connections hang in the camera's library; restart this service")
             return
         reader = self._reader = _Reader(f"camera-{self._context.camera}", self._connect, self._take)
         reader.start()
@@ -267,11 +272,12 @@ class LiveSource(Source):
             return reader.ended
         config, now = self._live_config, time.monotonic()
         if reader.device is None:
-            return f"no connection within {config.open_s:g} s" if now - reader.began > config.open_s + 1 else ""
-        if config.stale_s == 0:
+            late = now - reader.began > config.open_s + 1  # it has its own limit; this is for one that hangs
+            return f"no connection within {config.open_s:g} s" if late else ""
+        if config.patience_s == 0:
             self.link.up()
-        elif now - max(reader.began, last or 0.0) > config.stale_s:
-            return f"no picture for {config.stale_s:g} s"
+        elif now - max(reader.began, last or 0.0) > config.patience_s:
+            return f"no picture for {config.patience_s:g} s"
         return ""
 
     def _take(self, reader: _Reader, picture: Picture) -> None:
