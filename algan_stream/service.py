@@ -154,8 +154,8 @@ class Service:
         return dict(total)
 
     def links(self) -> dict[str, Link]:
-        """The connections to live cameras, by camera."""
-        return {camera.id: source.link for camera, source, _ in self.sources if source.link is not None}
+        """The connections to live cameras and their triggers, by name."""
+        return {link.name: link for _, source, _ in self.sources for link in source.links}
 
     def deliveries(self) -> dict[str, DeliveryCounts]:
         """What became of the verdicts that wait for somebody else, by sink."""

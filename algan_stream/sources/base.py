@@ -55,14 +55,16 @@ class Source(ABC):
 
     #: Whether frames come at the camera's pace (then old ones are dropped when the queue is full) or wait.
     live: ClassVar[bool] = False
+    #: Whether a `triggered` source may take its frames one by one.
+    on_demand: ClassVar[bool] = False
     #: What its frames may hold; a line whose bundle takes something else does not start.
     payloads: tuple[Payload, ...] = ("image",)
 
     def __init__(self) -> None:
         #: What was refused before it became a frame, by code.
         self.counts: Counter[str] = Counter()
-        #: The connection to a live camera, for health and metrics; None where there is none to lose.
-        self.link: Link | None = None
+        #: Connections to a camera, or what triggers it, for health and metrics; empty where none can be lost.
+        self.links: tuple[Link, ...] = ()
 
     @abstractmethod
     def frames(self, stop: threading.Event) -> Iterator[Frame]:

@@ -19,6 +19,10 @@ class Link:
 
     Every change is logged once, not every attempt.
 
+    Args:
+        name: In metrics; the camera's.
+        what: In messages.
+
     Attributes:
         connected: Whether pictures come, or could.
         since: `time.monotonic()` of the last change.
@@ -26,8 +30,9 @@ class Link:
         error: Why they do not come; empty while they do.
     """
 
-    def __init__(self, camera: str) -> None:
-        self._camera = camera
+    def __init__(self, name: str, what: str = "") -> None:
+        self.name = name
+        self._what = what or f"camera {name}"
         self.connected, self.reconnects, self.error = False, 0, "not connected yet"
         self.since = time.monotonic()
         self._was_up = self._told = False
@@ -39,10 +44,10 @@ class Link:
         away_s = time.monotonic() - self.since
         self.reconnects += self._was_up
         log.info(
-            "camera %s: %s",
-            self._camera,
+            "%s: %s",
+            self._what,
             f"is back after {away_s:.1f} s" if self._was_up or self._told else "is connected",
-            extra={"camera": self._camera},
+            extra={"camera": self.name},
         )
         self.connected, self.error, self.since = True, "", time.monotonic()
         self._was_up, self._told = True, False
@@ -54,14 +59,14 @@ class Link:
         self.error = reason
         if not self._told:
             self._told = True
-            about = {"camera": self._camera}
-            log.warning("camera %s: %s; trying again until it is back", self._camera, reason, extra=about)
+            about = {"camera": self.name}
+            log.warning("%s: %s; trying again until it is back", self._what, reason, extra=about)
 
     def problem(self) -> str:
         """What an operator has to know; empty if all is well."""
         if self.connected:
             return ""
-        return f"camera {self._camera}: away for {time.monotonic() - self.since:.0f} s: {self.error}"
+        return f"{self._what}: away for {time.monotonic() - self.since:.0f} s: {self.error}"
 
 
 class Backoff:

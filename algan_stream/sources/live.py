@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -25,6 +25,8 @@ from algan_stream.sources.link import Backoff, CameraClock, Gaps, Link
 from algan_stream.types import CameraFormat, Frame
 
 log = logging.getLogger(__name__)
+
+TriggerMode: TypeAlias = Literal["free", "hardware", "software"]
 
 #: Pictures that wait between the reading thread and the pipeline; one too many and the oldest is answered
 #: with `overrun`.
@@ -178,6 +180,7 @@ class LiveSource(Source):
         context: As every source's.
         connect: Makes a connection, within `config.open_s`; raises CameraError where that fails, and
             ConfigError where the camera does not do what the section asks for.
+        mode: What makes the camera take a picture: its own clock, a signal, or `trigger`.
 
     Raises:
         CameraError: It cannot be reached, and is `required_at_start`.
@@ -185,17 +188,27 @@ class LiveSource(Source):
     """
 
     live: ClassVar[bool] = True
+    on_demand: ClassVar[bool] = True
 
-    def __init__(self, config: LiveConfig, context: SourceContext, connect: Callable[[], Device]) -> None:
+    def __init__(
+        self,
+        config: LiveConfig,
+        context: SourceContext,
+        connect: Callable[[], Device],
+        mode: TriggerMode = "free",
+    ) -> None:
         super().__init__()
+        self.mode = mode
         self._live_config, self._context, self._connect = config, context, connect
-        self.link: Link = Link(context.camera)
+        self.link = Link(context.camera)
+        self.links = (self.link,)
         self._arrived = threading.Condition()
         self._pictures: deque[Picture] = deque()
         self._overrun = 0
         self._reader: _Reader | None = None
         self._hung: list[_Reader] = []
         self._next_id = 0
+        self._given_up = ""
         self._size_wh = config.size_wh
         try:
             connect().close()
@@ -221,10 +234,14 @@ class LiveSource(Source):
             CameraError: The camera is away, or does not take the trigger.
         """
         reader = self._reader
-        device = reader.device if reader is not None else None
+        device = reader.device if reader is not None and not self._given_up else None
         if device is None:
-            raise CameraError(self.link.error or "is not connected")
+            raise CameraError(self.link.error or "is being connected anew")
         device.trigger()
+
+    def renew(self, reason: str) -> None:
+        """Gives the connection up and makes another, so that no picture of the old one comes any more."""
+        self._given_up = reason
 
     # ---- one connection ---------------------------------------------------------------------------------
 
@@ -233,6 +250,7 @@ class LiveSource(Source):
         if len(self._hung) >= _MOST_HUNG:
             self.link.down(f"{_MOST_HUNG} connections hang in the camera's library; restart this service")
             return
+        self._given_up = ""
         reader = self._reader = _Reader(f"camera-{self._context.camera}", self._connect, self._take)
         reader.start()
         try:
@@ -262,14 +280,14 @@ class LiveSource(Source):
                 backoff.reset()
                 self.link.up()
                 yield self._frame(picture, gaps.lost_before(picture.number), clock)
-            elif reason := self._ended(reader, last):
+            if (picture is None or self._given_up) and (reason := self._ended(reader, last)):
                 self.link.down(reason)
                 return
 
     def _ended(self, reader: _Reader, last: float | None) -> str:
         """Why a connection is to be given up; empty while it is well."""
-        if reader.ended:
-            return reader.ended
+        if reason := reader.ended or self._given_up:
+            return reason
         config, now = self._live_config, time.monotonic()
         if reader.device is None:
             late = now - reader.began > config.open_s + 1  # it has its own limit; this is for one that hangs

@@ -11,7 +11,7 @@ import numpy as np
 from algan_stream.errors import CameraError, ConfigError
 from algan_stream.sources.base import SourceContext
 from algan_stream.sources.features import Value, set_features
-from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture
+from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture, TriggerMode
 from algan_stream.sources.pixels import camera_format, check_white
 from algan_stream.types import Spec
 
@@ -45,7 +45,7 @@ class Config(LiveConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
     name: str = ""
     ip: str = ""
     features: dict[str, Value] = msgspec.field(default_factory=dict)
-    trigger: Literal["free", "hardware", "software"] = "free"
+    trigger: TriggerMode = "free"
     trigger_line: str = "Line1"
     chunks: bool = False
     buffers: int = 10
@@ -55,9 +55,7 @@ class Config(LiveConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if sum(map(bool, (self.serial, self.name, self.ip))) > 1:
             raise ValueError("serial: expected only one of serial, name and ip")
         if taken := sorted(_TRIGGER & set(self.features)):
-            raise ValueError(
-                f"features: {taken[0]} is set by `trigger` and `trigger_line`; write those instead"
-            )
+            raise ValueError(f"features: {taken[0]} follows from `trigger` and `trigger_line`; set those")
         if not 1 <= self.buffers <= 1000:
             raise ValueError(f"buffers: expected 1 to 1000, got {self.buffers}")
 
@@ -172,7 +170,7 @@ def create(config: Config, context: SourceContext) -> LiveSource:
 
     if config.stale_s is None and config.trigger != "free":
         config = msgspec.structs.replace(config, stale_s=0.0)
-    return LiveSource(config, context, lambda: PylonDevice(config, context.spec))
+    return LiveSource(config, context, lambda: PylonDevice(config, context.spec), config.trigger)
 
 
 def _found(pylon: Any, config: Config) -> Any:
