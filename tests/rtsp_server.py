@@ -32,7 +32,8 @@ def main(port: str, pipeline: str, login: str = "") -> None:
     server.get_mount_points().add_factory("/cam", factory)
     if not server.attach(None):
         sys.exit(f"cannot listen on port {port}")
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     GLib.MainLoop().run()
 
 

@@ -30,9 +30,11 @@ TriggerMode: TypeAlias = Literal["free", "hardware", "software"]
 
 #: Pictures that wait between the reading thread and the pipeline; one too many and the oldest is answered
 #: with `overrun`.
-_WAITING = 4
+_WAITING = 8
 #: How long a device may take to say that there is no picture yet.
 GLANCE_S = 0.1
+#: A library that still connects so long after its own limit hangs.
+_GRACE_S = 1.0
 #: How long the end waits for a device to be closed; a library that hangs is left behind.
 _GOODBYE_S = 1.0
 #: Connections that hang in their library; with more, no new one is opened.
@@ -209,6 +211,7 @@ class LiveSource(Source):
         self._hung: list[_Reader] = []
         self._next_id = 0
         self._given_up = ""
+        self._closed = threading.Event()
         self._size_wh = config.size_wh
         try:
             connect().close()
@@ -223,9 +226,16 @@ class LiveSource(Source):
         """Yields pictures as they come, over any number of connections, until `stop` is set."""
         backoff = Backoff(self._live_config.retry_s, self._live_config.retry_most_s)
         self._next_id = 0
-        while not stop.is_set():
+        while not (stop.is_set() or self._closed.is_set()):
             yield from self._one_connection(stop, backoff)
             stop.wait(backoff.next_s())
+
+    def close(self) -> None:
+        """Frees the camera, also where nobody reads `frames` to their end."""
+        self._closed.set()
+        if (reader := self._reader) is not None:
+            reader.leave.set()
+            reader.join(_GOODBYE_S)
 
     def trigger(self) -> None:
         """Asks for one picture; see `Device.trigger`.
@@ -290,7 +300,7 @@ class LiveSource(Source):
             return reason
         config, now = self._live_config, time.monotonic()
         if reader.device is None:
-            late = now - reader.began > config.open_s + 1  # it has its own limit; this is for one that hangs
+            late = now - reader.began > config.open_s + _GRACE_S
             return f"no connection within {config.open_s:g} s" if late else ""
         if config.patience_s == 0:
             self.link.up()

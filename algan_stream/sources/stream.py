@@ -242,4 +242,6 @@ def _with_login(config: Config) -> str:
 
 def _why(error: Exception) -> str:
     """FFmpeg's own words, without the URL that its messages carry."""
+    if type(error).__name__ == "ExitError":  # our own time limit ended it
+        return "no answer in time"
     return str(getattr(error, "strerror", None) or type(error).__name__)
