@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import http.server
+import importlib
 import os
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -26,6 +28,11 @@ from servers import free_port
 
 #: Before pypylon is imported for the first time: two cameras, 0815-0000 and 0815-0001.
 os.environ["PYLON_CAMEMU"] = "2"
+with warnings.catch_warnings():  # an error, as which warnings count here, crashes the start of such a library
+    warnings.simplefilter("ignore")
+    for name in ("pypylon.pylon", "genicam.gentl", "genicam.genapi"):
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 _PYTHON = "/usr/bin/python3"
 _SERVER = Path(__file__).with_name("rtsp_server.py")
