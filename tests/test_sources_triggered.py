@@ -438,7 +438,7 @@ def test_a_plc_that_is_away_is_told_and_comes_back(bundle: Bundle, images: dict[
         ({"camera": {"kind": "folder"}}, r"camera\.path: is required"),
         (
             {"camera": {"kind": "zmq", "bind": "tcp://127.0.0.1:0"}},
-            "camera.kind: zmq gives no single pictures",
+            "camera.kind: zmq gives no single",
         ),
         ({"timeout_ms": 0}, "timeout_ms: expected 1 to 600000"),
     ],

@@ -15,7 +15,10 @@ _ROUNDING = 0.01
 
 
 def set_features(
-    wanted: Mapping[str, Value], write: Callable[[str, Value], None], read: Callable[[str], object]
+    wanted: Mapping[str, Value],
+    write: Callable[[str, Value], None],
+    read: Callable[[str], object],
+    section: str = "features",
 ) -> None:
     """Sets features in the order given, then checks that each has kept its value.
 
@@ -23,6 +26,7 @@ def set_features(
         wanted: Value by name; `true` for a command executes it.
         write: Sets one; raises anything where that fails.
         read: Gives one's value; None for a command, which has none.
+        section: Of the configuration, for messages.
 
     Raises:
         ConfigError: The camera has no such feature, refuses the value, or has another one afterwards.
@@ -32,16 +36,16 @@ def set_features(
             write(name, value)
         except Exception as error:
             raise ConfigError(
-                f"features.{name}: the camera does not take {value!r}: {_first(error)}"
+                f"{section}.{name}: the camera does not take {value!r}: {_first(error)}"
             ) from error
     for name, value in wanted.items():
         try:
             got = read(name)
         except Exception as error:
-            raise ConfigError(f"features.{name}: cannot be read back: {_first(error)}") from error
+            raise ConfigError(f"{section}.{name}: cannot be read back: {_first(error)}") from error
         if got is not None and not same(value, got):
             raise ConfigError(
-                f"features.{name}: expected {value!r}, but the camera has {got!r}; another may bind it"
+                f"{section}.{name}: expected {value!r}, but the camera has {got!r}; another may bind it"
             )
 
 

@@ -95,6 +95,7 @@ class Picture:
         fault: Why it must not be judged, such as `incomplete: …`; such a picture is announced all the same.
         number: The camera's own count, or None.
         camera_ns: When it was taken, by the camera's own clock, or None.
+        taken_ns: When it was taken, by this host's `time.monotonic_ns()`, where the driver knows, or None.
         arrived_ns: `time.monotonic_ns()` when it arrived.
     """
 
@@ -104,6 +105,7 @@ class Picture:
     fault: str = ""
     number: int | None = None
     camera_ns: int | None = None
+    taken_ns: int | None = None
     arrived_ns: int = field(default_factory=time.monotonic_ns)
 
 
@@ -332,7 +334,7 @@ class LiveSource(Source):
         if lost:
             self._context.ledger.missed(self._context.camera, lost)
             self._next_id += lost
-        captured_ns = picture.arrived_ns
+        captured_ns = picture.arrived_ns if picture.taken_ns is None else picture.taken_ns
         if picture.camera_ns is not None:
             captured_ns = clock.captured_ns(picture.camera_ns, picture.arrived_ns)
         captured_ns -= round(self._live_config.latency_ms * 1e6)
