@@ -1,4 +1,4 @@
-"""USB cameras without one: what can be seen of settings, errors of the real kernel, and buffers as V4L2 has them."""
+"""USB cameras without one: settings, errors of the real kernel, and buffers as V4L2 has them."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias, TypeVar
 
+from algan_stream.errors import PluginError
 from algan_stream.ledger import Ledger
 from algan_stream.sources.link import Link
 from algan_stream.types import Frame, Spec
@@ -72,6 +74,20 @@ class Source(ABC):
 
     def close(self) -> None:  # noqa: B027  most sources hold nothing
         """Frees the camera, after the last verdict on its frames. May be called twice."""
+
+
+def require(package: str, extra: str) -> None:
+    """Says at the start which library a source lacks.
+
+    Raises:
+        PluginError: It is not installed.
+    """
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise PluginError(
+            f"kind: needs the Python package {error.name}; pip install 'algan-stream[{extra}]'"
+        ) from error
 
 
 class Pace:

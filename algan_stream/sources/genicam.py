@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from algan_stream.errors import AlganError, CameraError, ConfigError
-from algan_stream.sources.base import SourceContext
+from algan_stream.sources.base import SourceContext, require
 from algan_stream.sources.features import Value, set_features
 from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture, TriggerMode
 from algan_stream.sources.pixels import CHANNELS, camera_format, check_white
@@ -230,9 +230,9 @@ def create(config: Config, context: SourceContext) -> LiveSource:
         CameraError: It is not there, and is `required_at_start`.
         ConfigError: There is no producer, the camera does not take its settings, or it sends pixels that
             `preprocess` does not read.
-        ModuleNotFoundError: harvesters is not installed.
+        PluginError: harvesters is not installed.
     """
-    import harvesters.core  # noqa: F401  missing, it shall be said at the start
+    require("harvesters.core", "genicam")
 
     _files(config)
     if config.stale_s is None and config.trigger != "free":

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from algan_stream.errors import CameraError, ConfigError
-from algan_stream.sources.base import SourceContext
+from algan_stream.sources.base import SourceContext, require
 from algan_stream.sources.features import Value, set_features
 from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture, TriggerMode
 from algan_stream.sources.pixels import camera_format, check_white
@@ -164,9 +164,9 @@ def create(config: Config, context: SourceContext) -> LiveSource:
     Raises:
         CameraError: It is not there, and is `required_at_start`.
         ConfigError: It does not take its settings, or sends pixels that `preprocess` does not read.
-        ModuleNotFoundError: pypylon is not installed.
+        PluginError: pypylon is not installed.
     """
-    import pypylon.pylon  # noqa: F401  missing, it shall be said at the start
+    require("pypylon.pylon", "pylon")
 
     if config.stale_s is None and config.trigger != "free":
         config = msgspec.structs.replace(config, stale_s=0.0)

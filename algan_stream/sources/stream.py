@@ -12,7 +12,7 @@ import numpy as np
 
 from algan_stream.errors import CameraError, ConfigError, ImageError
 from algan_stream.jpeg import decode_jpeg
-from algan_stream.sources.base import SourceContext
+from algan_stream.sources.base import SourceContext, require
 from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture
 
 _SCHEMES = ("rtsp", "rtsps", "http", "https")
@@ -197,9 +197,9 @@ def create(config: Config, context: SourceContext) -> LiveSource:
     Raises:
         CameraError: It is not, and is `required_at_start`.
         ConfigError: The login cannot be read.
-        ModuleNotFoundError: PyAV is not installed.
+        PluginError: PyAV is not installed.
     """
-    import av  # noqa: F401  missing, it shall be said at the start
+    require("av", "stream")
 
     _with_login(config)
     return LiveSource(config, context, lambda: StreamDevice(config))

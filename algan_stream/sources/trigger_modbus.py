@@ -26,6 +26,7 @@ import msgspec
 
 from algan_stream.endpoints import is_loopback
 from algan_stream.errors import ConfigError
+from algan_stream.sources.base import require
 from algan_stream.sources.link import Backoff, Link
 from algan_stream.sources.triggers import Trigger, TriggerPort
 
@@ -83,12 +84,11 @@ class ModbusPort(TriggerPort):
 
     Raises:
         ConfigError: The PLC is on another host, and the section does not accept that.
-        ModuleNotFoundError: pymodbus is not installed.
+        PluginError: pymodbus is not installed.
     """
 
     def __init__(self, config: ModbusTrigger, camera: str) -> None:
-        import pymodbus.client  # noqa: F401  missing, it shall be said at the start
-
+        require("pymodbus.client", "modbus")
         super().__init__()
         if not (config.insecure or is_loopback(config.host)):
             raise ConfigError(

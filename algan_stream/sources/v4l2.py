@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from algan_stream.errors import AlganError, CameraError, ConfigError, ImageError
 from algan_stream.jpeg import decode_jpeg
-from algan_stream.sources.base import SourceContext
+from algan_stream.sources.base import SourceContext, require
 from algan_stream.sources.features import Value, same, set_features
 from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture
 from algan_stream.sources.pixels import CHANNELS, check_white
@@ -138,10 +138,8 @@ class V4l2Device(Device):
         require_format((width, height), config.fourcc, given)
         if config.fps is not None:
             capture.set_fps(config.fps)
-            if not same(config.fps, float(capture.get_fps())):
-                raise ConfigError(
-                    f"fps: expected {config.fps:g}, the camera has {float(capture.get_fps()):g}"
-                )
+            if not same(config.fps, has := float(capture.get_fps())):
+                raise ConfigError(f"fps: expected {config.fps:g}, but the camera has {has:g}")
         controls = self._camera.controls
 
         def write(name: str, value: Value) -> None:
@@ -163,9 +161,9 @@ def create(config: Config, context: SourceContext) -> LiveSource:
     Raises:
         CameraError: It is not there, and is `required_at_start`.
         ConfigError: It does something else than was asked for.
-        ModuleNotFoundError: linuxpy is not installed.
+        PluginError: linuxpy is not installed.
     """
-    import linuxpy.video.device  # noqa: F401  missing, it shall be said at the start
+    require("linuxpy.video.device", "v4l2")
 
     if re.fullmatch(r"/dev/video\d+", config.device):
         log.warning(
@@ -257,4 +255,4 @@ def _pixels(data: bytes, given: Any, pixel_format: CameraFormat) -> npt.NDArray[
 def _said(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "may not be opened by this user; add it to the group video"
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
