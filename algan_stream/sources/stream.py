@@ -9,6 +9,7 @@ from typing import Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
+import numpy.typing as npt
 
 from algan_stream.errors import CameraError, ConfigError, ImageError
 from algan_stream.jpeg import decode_jpeg
@@ -147,7 +148,7 @@ class StreamDevice(Device):
         elif frame.key_frame:
             self._damage = ""
         return Picture(
-            image=frame.to_ndarray(format="bgr24"),
+            image=_bgr(frame),
             pixel_format="bgr8",
             size_wh=(frame.width, frame.height),
             fault=self._damage,
@@ -238,6 +239,12 @@ def _with_login(config: Config) -> str:
     parts = urlsplit(config.url)
     netloc = f"{quote(user, safe='')}:{quote(password, safe='')}@{parts.netloc.rpartition('@')[2]}"
     return urlunsplit((parts.scheme, netloc, parts.path, parts.query, ""))
+
+
+def _bgr(frame: Any) -> npt.NDArray[np.uint8]:
+    """The pixels, uint8 (H, W, 3), in the memory of the converted picture: `to_ndarray` would copy them."""
+    plane = frame.reformat(format="bgr24", threads=1).planes[0]
+    return np.ndarray((frame.height, frame.width, 3), np.uint8, buffer=plane, strides=(plane.line_size, 3, 1))
 
 
 def _why(error: Exception) -> str:
