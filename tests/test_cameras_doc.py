@@ -20,7 +20,7 @@ _EXAMPLES = re.findall(r"```yaml\n(.*?)```", _DOC.read_text("utf-8"), re.DOTALL)
 
 def test_each_new_kind_has_one() -> None:
     kinds = {yaml.safe_load(example)["source"]["kind"] for example in _EXAMPLES}
-    assert kinds == {"stream", "v4l2", "pylon", "genicam", "triggered"}
+    assert kinds == {"stream", "v4l2", "pylon", "genicam", "aravis", "triggered"}
 
 
 @pytest.mark.parametrize("example", _EXAMPLES)

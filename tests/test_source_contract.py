@@ -122,8 +122,8 @@ KINDS: dict[str, Callable[[Path, ExitStack], _Made]] = {
     "genicam": _genicam,
     "triggered": _triggered,
 }
-#: Need a camera that no machine of ours has; what can be tested of them is tested beside them.
-_NOT_HERE = {"v4l2"}
+#: Need a camera that no machine of ours has, or a network of their own; they are tested by themselves.
+_NOT_HERE = {"v4l2", "aravis"}
 
 
 @pytest.fixture(params=KINDS)
