@@ -4,6 +4,7 @@ AlganError
 ├── ConfigError          a configuration key is unknown, missing or out of range
 ├── InputError           an image, box or folder cannot be used
 │   └── ImageError       one image file cannot be decoded
+├── CameraError          a camera cannot be reached, or has stopped sending
 ├── BundleError          a model bundle is incomplete, altered or from a newer version
 ├── CalibrationError     a false-reject rate is asked for that the images cannot support
 ├── EngineError          an engine cannot be built or has failed
@@ -43,6 +44,12 @@ class InputError(AlganError, ValueError):
 
 class ImageError(InputError):
     """An image file is missing, truncated, empty or of an unsupported kind."""
+
+
+class CameraError(AlganError):
+    """A camera cannot be reached, or has stopped sending; it may be back at any time."""
+
+    exit_code = 3
 
 
 class BundleError(AlganError):

@@ -64,7 +64,8 @@ class Health:
     def not_ready(self) -> list[str]:
         """Why it should get no frames now; empty if all is well."""
         reasons = [] if self._service.phase == "running" else [self._service.phase]
-        return [*reasons, *self.problems(), *self._service.failures]
+        away = [problem for link in self._service.links().values() if (problem := link.problem())]
+        return [*reasons, *self.problems(), *self._service.failures, *away]
 
     def warnings(self) -> list[str]:
         """What somebody should look at, though frames are judged as well as can be: faulty cameras, drift."""

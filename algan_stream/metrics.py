@@ -105,6 +105,11 @@ class Metrics(Sink):
             ("code",),
             [((code,), count) for code, count in service.refusals().items()],
         )
+        links = service.links().items()
+        up: _Rows = [((camera,), float(link.connected)) for camera, link in links]
+        yield _gauge("algan_camera_connected", "1: a live camera's pictures come.", ("camera",), up)
+        again: _Rows = [((camera,), link.reconnects) for camera, link in links]
+        yield _counter("algan_camera_reconnects_total", "Connections made anew.", ("camera",), again)
         deliveries = self._service.deliveries()
         yield _counter(
             "algan_sink_verdicts_total",

@@ -32,6 +32,7 @@ from algan_stream.pipeline import Pipeline
 from algan_stream.sinks.base import Sink
 from algan_stream.sinks.outlet import DeliveryCounts, Outlet, open_sink
 from algan_stream.sources.base import Source
+from algan_stream.sources.link import Link
 from algan_stream.standin import BackgroundBuild, open_or_stand_in
 
 log = logging.getLogger(__name__)
@@ -206,6 +207,10 @@ class Service:
         for _, source, _ in self.sources:
             total.update(dict(source.counts))  # a copy at once: the source's thread may add a code meanwhile
         return dict(total)
+
+    def links(self) -> dict[str, Link]:
+        """The connections to live cameras and their triggers, by name."""
+        return {link.name: link for _, source, _ in self.sources for link in source.links}
 
     def deliveries(self) -> dict[str, DeliveryCounts]:
         """What became of the verdicts that wait for somebody else, by sink."""

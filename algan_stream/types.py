@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -226,9 +226,9 @@ class Frame:
     Attributes:
         camera: Name of the camera.
         frame_id: The source's own count in this camera's stream, from 0.
-        image: uint8, (H, W, 3) or (H, W) for grey; any row stride; read-only for the pipeline, which
-            holds a reference until the frame's verdict is out.
-        pixel_format: Order of the last axis.
+        image: uint8, (H, W, 3) or (H, W) for grey, or what `preprocess` takes with the other formats; any row
+            stride; read-only for the pipeline, which holds a reference until the frame's verdict is out.
+        pixel_format: What the pixels are.
         captured_ns: Unix time of capture in nanoseconds.
         deadline_ns: `time.monotonic_ns()` after which a verdict is worthless, or None.
         boxes: (N, 4) float32 xyxy boxes that came with the frame, or None for "the source knows none".
@@ -245,8 +245,8 @@ class Frame:
 
     camera: str
     frame_id: int
-    image: npt.NDArray[np.uint8]
-    pixel_format: PixelFormat
+    image: npt.NDArray[Any]
+    pixel_format: CameraFormat
     captured_ns: int
     deadline_ns: int | None = None
     boxes: npt.NDArray[np.float32] | None = None

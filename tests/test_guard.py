@@ -494,3 +494,17 @@ def test_a_fault_is_told_once_and_stands_among_the_warnings(
     assert caplog.text.count("unknown until this ends") == 1
     _says(guard, scene.frame())
     assert guard.warnings() == []
+
+
+@pytest.mark.parametrize("pixel_format", ["bayer_rggb8", "nv12", "yuyv", "grey16"])
+def test_a_profile_is_learned_in_a_cameras_own_format(pixel_format: CameraFormat) -> None:
+    random = np.random.default_rng(3)
+    shape = {"nv12": (240, 160), "yuyv": (160, 160, 2)}.get(pixel_format, (160, 160))
+    scene = random.integers(60, 180, shape)
+
+    def frame() -> np.ndarray:
+        noisy = scene + random.integers(-6, 7, shape)
+        return (noisy * 16).astype(np.uint16) if pixel_format == "grey16" else noisy.astype(np.uint8)
+
+    profile = learn(((frame(), pixel_format) for _ in range(120)), 0.1, try_on=4, white_level=4095)
+    assert any(row.share > 0.5 for row in profile.seen)

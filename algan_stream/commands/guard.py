@@ -70,6 +70,7 @@ def learn(
         frozen_frames=frozen_frames,
         try_on=try_on,
         seed=seed,
+        white_level=recording.white_level,
     )
     write_profile(profile, out)
     if json_:

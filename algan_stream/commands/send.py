@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from algan_stream.ledger import Ledger
 from algan_stream.sources import folder, table, video
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.tables import is_table
-from algan_stream.types import Frame
+from algan_stream.types import Frame, PixelFormat
 
 
 def send(
@@ -91,7 +91,7 @@ def _send(
         return
     client.send(
         frame.image,
-        pixel_format=frame.pixel_format,
+        pixel_format=cast(PixelFormat, frame.pixel_format),  # `send` refuses any other
         boxes=boxes,
         part_id=frame.part_id,
         deadline_ms=deadline_ms,

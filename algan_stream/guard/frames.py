@@ -14,15 +14,16 @@ from algan_stream.errors import ConfigError, InputError
 from algan_stream.images import list_images, read_image
 from algan_stream.ledger import Ledger
 from algan_stream.sources.base import SourceContext
-from algan_stream.types import Frame, InputSpec
+from algan_stream.types import FULL_RANGE, Frame, InputSpec, Spec
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Frames in order, and whether they are known to follow each other as a camera gave them."""
+    """Frames in order, whether they follow each other as a camera gave them, and white of 16 bits."""
 
     frames: Iterator[Frame]
     sequence: bool
+    white_level: int = FULL_RANGE
 
 
 def open_frames(path: Path, camera: str = "", most: int = 1000, white_level: int | None = None) -> Recording:
@@ -40,7 +41,10 @@ def open_frames(path: Path, camera: str = "", most: int = 1000, white_level: int
     if path.is_dir():
         return Recording(_images(path, white_level), sequence=False)
     if path.suffix in (".yaml", ".yml"):
-        return Recording(_of_line(read_line(path), camera, most), sequence=True)
+        line = read_line(path)
+        spec = read_bundle(line.bundle).manifest.spec
+        white = spec.white_level if isinstance(spec, InputSpec) else FULL_RANGE
+        return Recording(_of_line(line, spec, camera, most), sequence=True, white_level=white)
     return Recording(_of_source({"kind": "video", "path": str(path), "fps": 0}, None), sequence=True)
 
 
@@ -50,20 +54,19 @@ def _images(folder: Path, white_level: int | None) -> Iterator[Frame]:
         yield Frame("images", number, image, pixel_format, captured_ns=0, part_id=str(path))
 
 
-def _of_line(line: LineConfig, camera: str, most: int) -> Iterator[Frame]:
+def _of_line(line: LineConfig, spec: Spec, camera: str, most: int) -> Iterator[Frame]:
     names = [section.id for section in line.cameras]
     name = camera or (names[0] if len(names) == 1 else "")
     if name not in names:
         raise ConfigError(f"--camera: expected one of {', '.join(names)}, got {name!r}")
-    spec = read_bundle(line.bundle).manifest.spec
     section = line.cameras[names.index(name)].source
-    for number, frame in enumerate(_of_source(section, spec if isinstance(spec, InputSpec) else None)):
+    for number, frame in enumerate(_of_source(section, spec)):
         if number >= most:
             return
         yield frame
 
 
-def _of_source(section: dict[str, object], spec: InputSpec | None) -> Iterator[Frame]:
+def _of_source(section: dict[str, object], spec: Spec | None) -> Iterator[Frame]:
     module, config = plugins.load("sources", section, "source")
     context = SourceContext("learn", None, 1, Ledger(), lambda name, size: None, spec)
     source, stop = module.create(config, context), threading.Event()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,8 +25,8 @@ from algan_stream.guard.faults import FAULTS, Pixels
 from algan_stream.guard.frozen import change, is_same
 from algan_stream.guard.measure import NUMBERS, Distance, Gauge, ProfileGauge
 from algan_stream.guard.profile import LEARNED, Learned, Profile, Seen, Still, Usual
-from algan_stream.guard.view import Floats, View, Viewer, grid
-from algan_stream.types import PixelFormat
+from algan_stream.guard.view import Floats, View, Viewer, as_plain, grid
+from algan_stream.types import FULL_RANGE, CameraFormat, PixelFormat
 
 #: Patches on each side that are tried, and how many of them are kept.
 _GRID, _PLACES = 12, 8
@@ -63,18 +64,19 @@ def frames_needed(false_alarm_rate: float, *, sequence: bool) -> int:
 
 
 def learn(
-    frames: Iterable[tuple[Pixels, PixelFormat]],
+    frames: Iterable[tuple[npt.NDArray[Any], CameraFormat]],
     false_alarm_rate: float,
     *,
     sequence: bool = False,
     frozen_frames: int = 10,
     try_on: int = 16,
     seed: int = 0,
+    white_level: int = FULL_RANGE,
 ) -> Profile:
     """Learns a profile from good frames.
 
     Args:
-        frames: Each uint8 (H, W, 3) or (H, W), and its pixel format; looked at once, in order.
+        frames: Each as `preprocess` takes it, and its pixel format; looked at once, in order.
         false_alarm_rate: Wanted bound on the share of good frames that are called faulty, of all learned
             checks together.
         sequence: They follow each other as they came from the camera, also while the line stood still:
@@ -82,6 +84,7 @@ def learn(
         frozen_frames: Repetitions that make it so.
         try_on: Good frames that faults are simulated on afterwards, to tell which ones it finds; 0: none.
         seed: Of the draw which frames the view is learned from, and of the simulated faults.
+        white_level: White of 16-bit frames.
 
     Raises:
         CalibrationError: There are too few frames for the rate, or it is out of range.
@@ -93,7 +96,7 @@ def learn(
         raise InputError(f"frozen frames: expected 1 to 1000000, got {frozen_frames}")
     random = np.random.default_rng(seed)
     watch = _Stillness(frozen_frames) if sequence else None
-    seen = _look_at(frames, random, watch, try_on)
+    seen = _look_at(frames, random, watch, try_on, white_level)
     count, share = len(seen.brightness), false_alarm_rate / _shares(sequence)
     needed = frames_needed(false_alarm_rate, sequence=sequence)
     if count < needed:
@@ -124,13 +127,14 @@ def _rate_for(count: int, sequence: bool) -> str:
 
 
 def _look_at(
-    frames: Iterable[tuple[Pixels, PixelFormat]],
+    frames: Iterable[tuple[npt.NDArray[Any], CameraFormat]],
     random: np.random.Generator,
     watch: _Stillness | None,
     keep: int,
+    white_level: int,
 ) -> _Frames:
     """One pass over all frames, of which a few are kept whole, each with the same chance."""
-    viewer, seen = Viewer(grid(_GRID)), _Frames()
+    viewer, seen = Viewer(grid(_GRID), white_level), _Frames()
     for number, (image, pixel_format) in enumerate(frames):
         view = viewer.look(image, pixel_format)
         seen.sizes.add(view.size_wh)
@@ -142,9 +146,9 @@ def _look_at(
         if watch is not None:
             watch.see(view)
         if number < keep:
-            seen.kept.append((image.copy(), pixel_format))
+            seen.kept.append(as_plain(image, pixel_format, white_level))
         elif (place := int(random.integers(number + 1))) < keep:
-            seen.kept[place] = (image.copy(), pixel_format)
+            seen.kept[place] = as_plain(image, pixel_format, white_level)
     return seen
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from algan_stream.preprocess import empty_slots, preprocess_into
-from algan_stream.types import FULL_RANGE, CameraFormat, InputSpec
+from algan_stream.types import FULL_RANGE, CameraFormat, InputSpec, PixelFormat
 
 #: Side of the small picture, in its pixels.
 VIEW_PX = 64
@@ -22,6 +23,8 @@ PATCH_PX = 32
 _ROWS = 128
 #: Formats whose rows stand for themselves, so that some may be left out.
 _PLAIN_ROWS = frozenset({"bgr8", "rgb8", "grey8", "bgra8", "rgba8", "grey16", "yuyv", "uyvy"})
+
+_PLAIN = frozenset(get_args(PixelFormat))
 
 Floats = npt.NDArray[np.float32]
 #: Shares of a frame's sides: x and y of a patch's centre.
@@ -63,7 +66,7 @@ class Viewer:
         self._patches = empty_slots(len(self._places), self._patch_spec)
         self._boxes: dict[tuple[int, int], npt.NDArray[np.float32]] = {}
 
-    def look(self, image: npt.NDArray[np.uint8], pixel_format: CameraFormat) -> View:
+    def look(self, image: npt.NDArray[Any], pixel_format: CameraFormat) -> View:
         """Makes the view of one frame; it stays as it is while the next ones are made.
 
         Raises:
@@ -91,10 +94,23 @@ class Viewer:
         return boxes
 
 
-def size_of(image: npt.NDArray[np.uint8], pixel_format: CameraFormat) -> tuple[int, int]:
+def size_of(image: npt.NDArray[Any], pixel_format: CameraFormat) -> tuple[int, int]:
     """Width and height of a frame in pixels; planar YUV has half as many rows again in its array."""
     rows = image.shape[0] * 2 // 3 if pixel_format in ("nv12", "nv21", "i420") else image.shape[0]
     return image.shape[1], rows
+
+
+def as_plain(
+    image: npt.NDArray[Any], pixel_format: CameraFormat, white_level: int
+) -> tuple[npt.NDArray[np.uint8], PixelFormat]:
+    """A copy of a frame in 8 bits, of the same size: its own bytes, or RGB made of a camera's format."""
+    if pixel_format in _PLAIN:
+        return image.copy(), cast(PixelFormat, pixel_format)
+    width, height = size_of(image, pixel_format)
+    spec = InputSpec(height_px=height, width_px=width, pooled_channels=False, white_level=white_level)
+    rgb = empty_slots(1, spec, dtype=np.uint8, layout="nhwc")
+    preprocess_into(rgb, image, spec, pixel_format=pixel_format, layout="nhwc")
+    return rgb[0], "rgb8"
 
 
 @lru_cache(maxsize=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import threading
 import time
@@ -11,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias, TypeVar
 
+from algan_stream.errors import PluginError
 from algan_stream.ledger import Ledger
+from algan_stream.sources.link import Link
 from algan_stream.types import Frame, Spec
 
 Payload: TypeAlias = Literal["image", "vector"]
@@ -54,12 +57,16 @@ class Source(ABC):
 
     #: Whether frames come at the camera's pace (then old ones are dropped when the queue is full) or wait.
     live: ClassVar[bool] = False
+    #: Whether a `triggered` source may take its frames one by one.
+    on_demand: ClassVar[bool] = False
     #: What its frames may hold; a line whose bundle takes something else does not start.
     payloads: tuple[Payload, ...] = ("image",)
 
     def __init__(self) -> None:
         #: What was refused before it became a frame, by code.
         self.counts: Counter[str] = Counter()
+        #: Connections to a camera, or what triggers it, for health and metrics; empty where none can be lost.
+        self.links: tuple[Link, ...] = ()
 
     @abstractmethod
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
@@ -67,6 +74,20 @@ class Source(ABC):
 
     def close(self) -> None:  # noqa: B027  most sources hold nothing
         """Frees the camera, after the last verdict on its frames. May be called twice."""
+
+
+def require(package: str, extra: str) -> None:
+    """Says at the start which library a source lacks.
+
+    Raises:
+        PluginError: It is not installed.
+    """
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise PluginError(
+            f"kind: needs the Python package {error.name}; pip install 'algan-stream[{extra}]'"
+        ) from error
 
 
 class Pace:

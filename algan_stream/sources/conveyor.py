@@ -47,6 +47,7 @@ class ConveyorSource(Source):
     """
 
     live: ClassVar[bool] = True
+    on_demand: ClassVar[bool] = True
 
     def __init__(self, config: Config, context: SourceContext) -> None:
         super().__init__()

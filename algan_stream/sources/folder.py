@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -42,6 +42,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 class FolderSource(Source):
     """Plays image files; `part_id` is the file's path below the folder."""
+
+    on_demand: ClassVar[bool] = True
 
     def __init__(self, config: Config, context: SourceContext) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -43,6 +43,7 @@ class TableSource(Source):
     """Plays rows; `part_id` is the row's `id`, or its number."""
 
     payloads: tuple[Payload, ...] = ("vector",)
+    on_demand: ClassVar[bool] = True
 
     def __init__(self, config: Config, context: SourceContext) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -40,6 +40,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 class VideoSource(Source):
     """Plays a video file frame by frame; `part_id` stays empty."""
+
+    on_demand: ClassVar[bool] = True
 
     def __init__(self, config: Config, context: SourceContext) -> None:
         super().__init__()

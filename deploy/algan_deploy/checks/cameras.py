@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 
 from algan_deploy.checks.finding import Finding, Host, installed
 
-_UNUSED = "not used by this version, whose cameras are folders, videos and ZeroMQ clients"
+#: Kind of source, module, package.
+_LIBRARIES = (
+    ("stream", "av", "av"),
+    ("v4l2 library", "linuxpy", "linuxpy"),
+    ("pylon", "pypylon", "pypylon"),
+    ("genicam", "harvesters", "harvesters"),
+)
 
 
 def video4linux(host: Host) -> Iterator[Finding]:
@@ -37,20 +42,14 @@ def video4linux(host: Host) -> Iterator[Finding]:
 
 
 def frameworks(host: Host) -> Iterator[Finding]:
-    """GStreamer, Basler's pylon, and GenICam through harvesters."""
-    launcher = shutil.which("gst-launch-1.0")
-    yield Finding(
-        name="cameras gstreamer",
-        state="ok" if launcher else "missing",
-        detail=f"{launcher}; {_UNUSED}" if launcher else f"not installed; {_UNUSED}",
-        mend="" if launcher else "apt install gstreamer1.0-tools gstreamer1.0-plugins-good",
-    )
-    for name, module, package in (("pylon", "pypylon", "pypylon"), ("genicam", "harvesters", "harvesters")):
+    """The library of each kind of live camera; `host` as for every check."""
+    for kind, module, package in _LIBRARIES:
         found = installed(module, package)
+        lacking = f"{package} is not installed; cameras of `kind: {kind.split()[0]}` need it"
         yield Finding(
-            name=f"cameras {name}",
+            name=f"cameras {kind}",
             state="ok" if found else "missing",
-            detail=f"{package} {found}; {_UNUSED}" if found else f"{package} is not installed; {_UNUSED}",
+            detail=f"{package} {found}" if found else lacking,
             mend="" if found else f"pip install {package}",
         )
     if installed("harvesters"):
