@@ -321,7 +321,7 @@ def test_weights_beside_the_file_come_along_or_are_missed(tmp_path: Path, good: 
         location="model.onnx.data",
         size_threshold=0,
     )
-    request = Request(path, tmp_path / "b", good, input_range=InputRange.UNIT)
+    request = Request(path, tmp_path / "b", good, input_range=InputRange.UNIT, overwrite=True)
     expected = scores_alone(models.with_baked_batch(), "logit", unit(good))
     np.testing.assert_allclose(scores_served(wrap(request, lambda line: None), good), expected, atol=1e-5)
     (tmp_path / "model.onnx.data").unlink()
