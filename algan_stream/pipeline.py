@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from algan_stream.batcher import Batch, BatchConfig, Batcher, Job
 from algan_stream.bundle import Bundle
@@ -23,6 +24,7 @@ from algan_stream.errors import AlganError, EngineError, LedgerError
 from algan_stream.inputs import misfit
 from algan_stream.intake import Backpressure, Intake
 from algan_stream.ledger import Ledger
+from algan_stream.logs import Seldom
 from algan_stream.sinks.base import Sink
 from algan_stream.types import Box, BoxVerdict, Frame, FrameVerdict, Outcome, StageTimes, VerdictKind
 
@@ -51,7 +53,9 @@ class Pipeline:
         self._cause: BaseException | None = None
         self._open: dict[int, Frame] = {}  # by ledger entry; with `_gave_up`, guarded by `_emitting`
         self._gave_up = False
-        self._engine, self._sinks = engine, tuple(sinks)
+        # Those that copy pixels come last, so that no other receiver waits for it.
+        self._engine, self._sinks = engine, tuple(sorted(sinks, key=lambda sink: sink.wants_frames))
+        self._complaints = Seldom(every_s=10.0)  # a full disk must not be filled by messages about it
         self._decider = Decider(bundle.manifest.calibration)
         self._model, self._engine_name = bundle.model_sha256[:12], str(engine.identity)
         self._intake = Intake()
@@ -280,16 +284,20 @@ class Pipeline:
             boxes = None if frame.boxes is None else box_outcomes
             self.ledger.close(frame.camera, frame.entry, outcome, reason, boxes, (kind, why))
             self._open.pop(frame.entry, None)
-            for write in (*(sink.write for sink in self._sinks), *((frame.reply,) if frame.reply else ())):
-                self._deliver(write, said)
+            for sink in self._sinks:
+                self._deliver(partial(sink.write_frame, frame) if sink.wants_frames else sink.write, said)
+            if frame.reply:  # last: with it the client may write its memory anew
+                self._deliver(frame.reply, said)
 
     def _deliver(self, write: Callable[[FrameVerdict], None], said: FrameVerdict) -> None:
         try:
             write(said)
         except Exception:
             self.sink_errors += 1
-            about = {"camera": said.camera, "frame": said.frame_id}
-            log.exception("a verdict of camera %s could not be delivered", said.camera, extra=about)
+            if (silent := self._complaints.silenced()) is not None:
+                about = {"camera": said.camera, "frame": said.frame_id}
+                text = "a verdict of camera %s could not be delivered; %d more since the last such message"
+                log.exception(text, said.camera, silent, extra=about)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:

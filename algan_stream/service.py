@@ -23,8 +23,8 @@ from algan_stream.intake import Backpressure
 from algan_stream.ledger import CameraAccount
 from algan_stream.metrics import Metrics
 from algan_stream.pipeline import Pipeline
-from algan_stream.sinks.base import Sink
-from algan_stream.sinks.outlet import DeliveryCounts, Outlet, open_sink
+from algan_stream.sinks.base import DeliveryCounts, QueuedSink, Sink
+from algan_stream.sinks.outlet import open_sink
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.standin import BackgroundBuild, open_or_stand_in
 from algan_stream.types import VectorSpec
@@ -95,6 +95,8 @@ class Service:
         try:
             for i, section in enumerate(line.sinks):
                 self.sinks.append(open_sink(section, f"sinks[{i}]"))
+                with plugins.placed(f"sinks[{i}]"):
+                    self.sinks[-1].use_bundle(self.bundle)
             self.pipeline = Pipeline(self.bundle, self.engine, self.sinks, line.batch)
             for i, camera in enumerate(line.cameras):
                 self._open_camera(camera, f"cameras[{i}]")
@@ -154,7 +156,7 @@ class Service:
 
     def deliveries(self) -> dict[str, DeliveryCounts]:
         """What became of the verdicts that wait for somebody else, by sink."""
-        return {sink.name: sink.counts() for sink in self.sinks if isinstance(sink, Outlet)}
+        return {sink.name: sink.counts() for sink in self.sinks if isinstance(sink, QueuedSink)}
 
     @property
     def phase(self) -> Literal["starting", "running", "stopping"]:
@@ -231,7 +233,7 @@ class Service:
         parts: list[Source | Sink | Engine | HealthServer] = [source for _, source, _ in self.sources]
         parts += [self.http] if self.http else []
         for sink in self.sinks:
-            if isinstance(sink, Outlet):
+            if isinstance(sink, QueuedSink):
                 sink.begin_close()
         for part in (*parts, *self.sinks, self.engine):
             try:
