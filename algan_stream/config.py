@@ -15,7 +15,7 @@ from algan_stream.errors import ConfigError
 from algan_stream.intake import Backpressure
 from algan_stream.plugins import convert
 
-#: Keys of a source, sink or engine that name files or folders.
+#: Keys of a source, sink or engine that name files or folders, as do those that end in `_file`.
 _PATHS = ("path", "spill", "cache")
 
 #: Names of cameras: they stand in topics, file names and metrics.
@@ -147,7 +147,11 @@ def read_line(path: str | Path) -> LineConfig:
 
 def _with_absolute_paths(line: LineConfig, folder: Path) -> LineConfig:
     def placed(section: dict[str, Any]) -> dict[str, Any]:
-        files = {key: str(folder / value) for key in _PATHS if isinstance(value := section.get(key), str)}
+        files = {
+            key: str(folder / value)
+            for key, value in section.items()
+            if (key in _PATHS or key.endswith("_file")) and isinstance(value, str)
+        }
         nested = section.get("delivery")
         return {**section, **files} | ({"delivery": placed(nested)} if isinstance(nested, dict) else {})
 

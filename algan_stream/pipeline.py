@@ -14,7 +14,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from algan_stream.batcher import Batch, BatchConfig, Batcher, Job
 from algan_stream.bundle import Bundle
@@ -24,7 +23,6 @@ from algan_stream.errors import AlganError, EngineError, LedgerError
 from algan_stream.inputs import misfit
 from algan_stream.intake import Backpressure, Intake
 from algan_stream.ledger import Ledger
-from algan_stream.logs import Seldom
 from algan_stream.sinks.base import Sink
 from algan_stream.types import Box, BoxVerdict, Frame, FrameVerdict, Outcome, StageTimes, VerdictKind
 
@@ -55,7 +53,6 @@ class Pipeline:
         self._gave_up = False
         # Those that copy pixels come last, so that no other receiver waits for it.
         self._engine, self._sinks = engine, tuple(sorted(sinks, key=lambda sink: sink.wants_frames))
-        self._complaints = Seldom(every_s=10.0)  # a full disk must not be filled by messages about it
         self._decider = Decider(bundle.manifest.calibration)
         self._model, self._engine_name = bundle.model_sha256[:12], str(engine.identity)
         self._intake = Intake()
@@ -285,19 +282,20 @@ class Pipeline:
             self.ledger.close(frame.camera, frame.entry, outcome, reason, boxes, (kind, why))
             self._open.pop(frame.entry, None)
             for sink in self._sinks:
-                self._deliver(partial(sink.write_frame, frame) if sink.wants_frames else sink.write, said)
+                if sink.wants_frames:
+                    self._deliver(sink.write_frame, said, frame)
+                else:
+                    self._deliver(sink.write, said)
             if frame.reply:  # last: with it the client may write its memory anew
                 self._deliver(frame.reply, said)
 
-    def _deliver(self, write: Callable[[FrameVerdict], None], said: FrameVerdict) -> None:
+    def _deliver(self, write: Callable[..., None], said: FrameVerdict, *before: Frame) -> None:
         try:
-            write(said)
+            write(*before, said)
         except Exception:
             self.sink_errors += 1
-            if (silent := self._complaints.silenced()) is not None:
-                about = {"camera": said.camera, "frame": said.frame_id}
-                text = "a verdict of camera %s could not be delivered; %d more since the last such message"
-                log.exception(text, said.camera, silent, extra=about)
+            about = {"camera": said.camera, "frame": said.frame_id}
+            log.exception("a verdict of camera %s could not be delivered", said.camera, extra=about)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -172,7 +173,7 @@ def _frame(path: Path, entry: Entry, pixels: archive.Pixels) -> Frame:
         camera=entry.verdict.camera,
         frame_id=entry.verdict.frame_id,
         image=np.zeros((0, 0), np.uint8) if vector is not None else array,
-        pixel_format=pixels.pixel_format or "grey8",  # type: ignore[arg-type]  # as it came from a frame
+        pixel_format=cast(Any, pixels.pixel_format or "grey8"),  # as it came from a frame
         captured_ns=entry.verdict.captured_ns,
         fuse=entry.fuse,
         vector=vector,
