@@ -100,27 +100,28 @@ def stem_of(kept_ns: int, verdict: FrameVerdict) -> tuple[str, str]:
     return folder, name
 
 
-def write_whole(path: Path, data: bytes | memoryview, *, sync: bool = False) -> int:
+def write_whole(path: Path, *parts: bytes | memoryview, sync: bool = False) -> int:
     """Writes a file that is whole as soon as it has its name; returns its size.
 
     Args:
         path: Its folder exists.
-        data: All of it.
+        parts: All of it, one behind the other.
         sync: Wait until it would outlive a power cut.
 
     Raises:
         OSError: It cannot be written; nothing is left of it.
     """
-    part = path.with_name(UNFINISHED + path.name)
+    unfinished = path.with_name(UNFINISHED + path.name)
     try:
-        with part.open("wb") as file:
-            file.write(data)
+        with unfinished.open("wb") as file:
+            for part in parts:
+                file.write(part)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        part.replace(path)
+        unfinished.replace(path)
     except OSError:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
     if sync:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -128,11 +129,15 @@ def write_whole(path: Path, data: bytes | memoryview, *, sync: bool = False) -> 
             os.fsync(folder)
         finally:
             os.close(folder)
-    return len(data)
+    return sum(memoryview(part).nbytes for part in parts)
 
 
-def encode(frame: Frame, stem: str, encoding: Encoding, jpeg_quality: int) -> tuple[Pixels, bytes] | None:
-    """A frame's pixels, or vector, as a file's content; None if it has none.
+def encode(
+    frame: Frame, stem: str, encoding: Encoding, jpeg_quality: int
+) -> tuple[Pixels, list[bytes | memoryview]] | None:
+    """A frame's pixels, or vector, as a file's content in parts; None if it has none.
+
+    Nothing large is copied by Python itself: that would keep all other threads waiting.
 
     Args:
         frame: Its memory must not change meanwhile.
@@ -157,15 +162,15 @@ def encode(frame: Frame, stem: str, encoding: Encoding, jpeg_quality: int) -> tu
         sha256=hashlib.sha256(array.data).hexdigest(),
     )
     if encoding == "npy":
-        memory = io.BytesIO()
-        np.lib.format.write_array(memory, array, allow_pickle=False)
-        return pixels, memory.getvalue()
-    return pixels, _as_picture(array, frame.pixel_format, encoding, jpeg_quality)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+        return pixels, [header.getvalue(), array.reshape(-1).view(np.uint8).data]
+    return pixels, [_as_picture(array, frame.pixel_format, encoding, jpeg_quality)]
 
 
 def _as_picture(
     array: npt.NDArray[Any], pixel_format: CameraFormat, encoding: Encoding, quality: int
-) -> bytes:
+) -> memoryview:
     import cv2
 
     if pixel_format == "rgb8":
@@ -178,7 +183,7 @@ def _as_picture(
     ok, data = cv2.imencode(_SUFFIX[encoding], np.ascontiguousarray(array), options)
     if not ok:
         raise InputError(f"OpenCV cannot encode {array.dtype} {array.shape} as {encoding}")
-    return bytes(data.data)
+    return data.data
 
 
 def entries(archive: Path) -> Iterator[Path]:

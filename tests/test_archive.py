@@ -384,9 +384,9 @@ def test_in_a_line(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def _then(write: Callable[..., int], before: Callable[[], object], only: str = "") -> Callable[..., int]:
-    def wrapped(path: Path, data: bytes, *, sync: bool = False) -> int:
+    def wrapped(path: Path, *parts: bytes, sync: bool = False) -> int:
         if path.name.endswith(only):
             before()
-        return write(path, data, sync=sync)
+        return write(path, *parts, sync=sync)
 
     return wrapped

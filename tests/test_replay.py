@@ -317,3 +317,19 @@ def test_an_explanation_that_the_bundle_does_not_have(bundle: Bundle, tmp_path: 
     assert done.returncode == 4
     assert "sinks[0]: " in done.stderr
     assert "holds no explain.onnx" in done.stderr
+
+
+def test_a_late_score_is_compared_and_stays_unknown(bundle: Bundle, tmp_path: Path) -> None:
+    engine = open_engine(bundle, _ENGINE)
+    sink = _kept(tmp_path, bundle)
+    said = _verdict(bundle, 0, engine.infer(preprocess(_image(0), bundle.manifest.image_spec)))
+    box = msgspec.structs.replace(said.boxes[0], verdict=VerdictKind.UNKNOWN, reason="late")
+    late = msgspec.structs.replace(
+        said, verdict=VerdictKind.UNKNOWN, reason="late", boxes=(box,), outcome=Outcome.EXPIRED
+    )
+    sink.write_frame(Frame("cam", 0, _image(0), "bgr8", captured_ns=0), late)
+    sink.close()
+    judge = Judge(bundle, engine)
+    [one] = replay(tmp_path, lambda _: judge)
+    assert (one.status, one.max_difference, one.now) == (Status.SAME, 0.0, (VerdictKind.UNKNOWN, "late"))
+    engine.close()

@@ -134,7 +134,9 @@ class ArchiveSink(FrameSink):
         folder, stem = archive.stem_of(kept_ns, verdict)
         place = self._root / folder
         encoded = archive.encode(frame, stem, self._config.encoding, self._config.jpeg_quality)
-        self._retention.apply(needed_bytes=len(encoded[1]) if encoded else 0)
+        self._retention.apply(
+            needed_bytes=sum(memoryview(part).nbytes for part in encoded[1]) if encoded else 0
+        )
         place.mkdir(parents=True, exist_ok=True)
         judge = self._judge
         if judge is not None and judge.model != verdict.model:
@@ -144,7 +146,7 @@ class ArchiveSink(FrameSink):
         try:
             if encoded is not None:
                 files.append(place / encoded[0].file)
-                size += archive.write_whole(files[-1], encoded[1], sync=self._config.fsync)
+                size += archive.write_whole(files[-1], *encoded[1], sync=self._config.fsync)
             for number, picture in self._explanations(judge, frame, verdict):
                 files.append(place / f"{stem}.why{number}.png")
                 size += archive.write_whole(files[-1], picture)
