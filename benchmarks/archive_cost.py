@@ -2,7 +2,7 @@
 
     python benchmarks/archive_cost.py [--frames 200] [--encoding npy]
 
-All frames are kept, which is the worst case. Times are those of the verdict's answer at the client's place: from
+All frames are kept, which is the worst case. Times are of the verdict's answer, from
 `receive` to `reply`.
 """
 

@@ -22,6 +22,7 @@ from algan_stream.errors import AlganError, ConfigError, InputError
 from algan_stream.pipeline import Pipeline
 from algan_stream.sinks import frames as frames_module
 from algan_stream.sinks.archive import ArchiveSink, lot
+from algan_stream.sinks.buffers import Buffers
 from algan_stream.sinks.outlet import open_sink
 from algan_stream.sinks.retention import Kept, Retention
 from algan_stream.types import BoxVerdict, FrameVerdict, Outcome, VerdictKind
@@ -135,6 +136,29 @@ def test_memory_that_is_written_anew_after_the_verdict(tmp_path: Path) -> None:
         assert entry.pixels is not None
         assert entry.verdict.frame_id == i
         assert (archive.read_pixels(path, entry.pixels) == i).all()
+
+
+def test_buffers_are_used_again_and_never_while_they_are_read() -> None:
+    buffers = Buffers(3 * 96)
+    one, first = buffers.copy(np.full((4, 8, 3), 1, np.uint8))
+    two, second = buffers.copy(np.full((4, 8, 3), 2, np.uint8))
+    assert not np.shares_memory(one, two)
+    assert (one == 1).all()
+    buffers.give_back(first)
+    three, third = buffers.copy(np.full((4, 24), 3, np.uint8)[:, ::-1])  # another shape of the same size
+    assert third is first
+    assert three.flags.c_contiguous
+    assert (two == 2).all()
+    small, fourth = buffers.copy(np.full((2, 8), 4, np.uint16))
+    buffers.give_back(second)  # of a size that is not wanted any more
+    buffers.prepare()
+    again, fifth = buffers.copy(np.full((2, 8), 5, np.uint16))
+    assert fifth.nbytes == fourth.nbytes == 32
+    assert (small == 4).all()
+    assert (again == 5).all()
+    empty, _ = buffers.copy(np.zeros((0, 0), np.uint8))
+    assert empty.shape == (0, 0)
+    buffers.prepare()
 
 
 def test_which_frames_are_kept(tmp_path: Path) -> None:

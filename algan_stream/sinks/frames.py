@@ -8,14 +8,16 @@ import time
 from abc import abstractmethod
 from collections import deque
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from algan_stream.errors import AlganError
 from algan_stream.logs import Seldom
 from algan_stream.sinks.base import DeliveryCounts, QueuedSink
+from algan_stream.sinks.buffers import Buffers
 from algan_stream.types import Frame, FrameVerdict
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,13 @@ log = logging.getLogger(__name__)
 _LEAST_BYTES = 4096
 #: How often `rest` is called while nothing is to be stored.
 _REST_S = 1.0
+
+
+class _Waiting(NamedTuple):
+    frame: Frame
+    verdict: FrameVerdict
+    size: int
+    buffer: npt.NDArray[np.uint8]
 
 
 class FrameSink(QueuedSink):
@@ -42,7 +51,8 @@ class FrameSink(QueuedSink):
     def __init__(self, queue_mb: float, drain_s: float) -> None:
         self._most_bytes, self._drain_s = round(queue_mb * 1e6), drain_s
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Frame, FrameVerdict, int]] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        self._buffers = Buffers(self._most_bytes)
         self._bytes = 0
         self._busy = 0  # in the thread's hands
         self._counts = DeliveryCounts()
@@ -58,7 +68,7 @@ class FrameSink(QueuedSink):
 
     @abstractmethod
     def store(self, frame: Frame, verdict: FrameVerdict) -> None:
-        """Stores one frame, whose memory is this sink's own; an error means that it is lost."""
+        """Stores one frame, whose memory is this sink's own until this returns; an error means it is lost."""
 
     def rest(self) -> None:
         """Called now and then from the thread that stores, first of all before anything is stored."""
@@ -93,11 +103,12 @@ class FrameSink(QueuedSink):
                 more = f", and {silent} before" if silent else ""
                 log.error("%s: its queue is full; frame %d is lost for it%s", self.name, frame.frame_id, more)
             return
-        # Outside of the lock: this is the only thing that takes time here, 0.5 ms for 1080p.
+        # Outside of the lock: this is the only thing that takes time here, 0.3 to 0.5 ms for 1080p.
         vector = None if frame.vector is None else np.array(frame.vector)
-        kept = replace(frame, image=np.array(frame.image), vector=vector, reply=None)
+        image, buffer = self._buffers.copy(frame.image)
+        kept = replace(frame, image=image, vector=vector, reply=None)
         with self._changed:
-            self._waiting.append((kept, verdict, size))
+            self._waiting.append(_Waiting(kept, verdict, size, buffer))
             self._bytes += size
             self._changed.notify()
 
@@ -139,11 +150,13 @@ class FrameSink(QueuedSink):
                 item = self._waiting.popleft() if self._waiting and not over else None
                 stopping = self._give_up < float("inf")
                 if item is not None:
-                    self._busy, self._bytes = 1, self._bytes - item[2]
+                    self._busy, self._bytes = 1, self._bytes - item.size
             if item is not None:
-                self._store_one(item[0], item[1])
+                self._store_one(item.frame, item.verdict)
+                self._buffers.give_back(item.buffer)
             elif stopping:
                 break
+            self._buffers.prepare()
             if time.monotonic() - rested >= _REST_S:
                 self._guarded_rest()
                 rested = time.monotonic()
