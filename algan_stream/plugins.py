@@ -25,7 +25,7 @@ _HELPERS = frozenset(
     {"base", "gate", "graph"}
     | {"cache", "cuda_device", "kserve", "onnxruntime_session", "openvino_device"}
     | {"tensorrt_common", "tensorrt_engine"}
-    | {"backlog", "breaker", "buffers", "frames", "handshake", "outlet", "retention"}
+    | {"backlog", "breaker", "buffers", "frames", "handshake", "opcua_security", "outlet", "retention"}
 )
 
 

@@ -22,11 +22,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-import os
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -36,6 +34,7 @@ from algan_stream.endpoints import is_loopback
 from algan_stream.errors import ConfigError
 from algan_stream.sinks.base import Sink
 from algan_stream.sinks.handshake import CODES, PlcSink, score_of, short_part_id
+from algan_stream.sinks.opcua_security import as_found, password_of, uri_of
 from algan_stream.types import FrameVerdict
 
 T = TypeVar("T")
@@ -125,8 +124,8 @@ class OpcUaSink(PlcSink):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._settings = config
-        self._password = _password(config)
-        self._application_uri = _uri_of(config)
+        self._password = password_of(config)
+        self._application_uri = uri_of(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._nodes: dict[str, Any] = {}
@@ -205,9 +204,9 @@ class OpcUaSink(PlcSink):
             client.application_uri = self._application_uri
             await client.set_security(
                 getattr(security_policies, f"SecurityPolicy{config.policy}"),
-                _read_as(config.certificate_file),
-                _read_as(config.key_file),
-                server_certificate=_read_as(config.server_certificate_file),
+                as_found(config.certificate_file),
+                as_found(config.key_file),
+                server_certificate=as_found(config.server_certificate_file),
                 mode={"sign": ua.MessageSecurityMode.Sign}.get(
                     config.security, ua.MessageSecurityMode.SignAndEncrypt
                 ),
@@ -268,68 +267,6 @@ def create(config: Config) -> Sink:
             "and alter verdicts"
         )
     return OpcUaSink(config)
-
-
-def _password(config: Config) -> str | None:
-    if config.password_env is not None:
-        password = os.environ.get(config.password_env, "")
-        if not password:
-            raise ConfigError(f"password_env: the environment variable {config.password_env} is not set")
-        return password
-    if config.password_file is None:
-        return None
-    try:
-        return Path(config.password_file).read_text("utf-8").splitlines()[0]
-    except (OSError, IndexError, UnicodeDecodeError) as error:
-        raise ConfigError(f"password_file: no password in {config.password_file}: {error}") from error
-
-
-def _uri_of(config: Config) -> str:
-    """The name in our certificate, which we must call ourselves by; all three files are looked at here."""
-    if config.security == "none":
-        return ""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
-
-    def read(key: str) -> bytes:
-        try:
-            return Path(getattr(config, key)).read_bytes()
-        except OSError as error:
-            raise ConfigError(f"{key}: cannot be read: {error.strerror}: {error.filename}") from error
-
-    own = None
-    for key in ("certificate_file", "server_certificate_file"):
-        data = read(key)
-        load = x509.load_pem_x509_certificate if b"-----BEGIN" in data else x509.load_der_x509_certificate
-        try:
-            own = own or load(data)
-            load(data)
-        except ValueError as error:
-            raise ConfigError(f"{key}: is no certificate: {error}") from error
-    data = read("key_file")
-    load_key = load_pem_private_key if b"-----BEGIN" in data else load_der_private_key
-    try:
-        load_key(data, None)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"key_file: is no private key without a passphrase: {error}") from error
-    try:
-        assert own is not None
-        names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return names.get_values_for_type(x509.UniformResourceIdentifier)[0]
-    except (x509.ExtensionNotFound, IndexError) as error:
-        raise ConfigError(
-            "certificate_file: has no URI among its alternative names, which OPC UA demands; make one as "
-            "docs/sinks.md shows"
-        ) from error
-
-
-def _read_as(file: str | None) -> Any:
-    """A file for the library, which would take its kind from its name."""
-    from asyncua.crypto.uacrypto import CertProperties
-
-    assert file is not None
-    data = Path(file).read_bytes()
-    return CertProperties(data, extension="pem" if b"-----BEGIN" in data else "der")
 
 
 def _said(error: BaseException) -> str:
