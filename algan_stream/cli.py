@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from algan_stream import __version__
-from algan_stream.commands import bench, bundle, calibrate, ctl, demo, guard, health, run, score, send, watch
+from algan_stream.commands import (
+    bench,
+    bundle,
+    calibrate,
+    ctl,
+    demo,
+    guard,
+    health,
+    replay,
+    run,
+    score,
+    send,
+    watch,
+)
 from algan_stream.errors import AlganError
 from algan_stream.logs import LogLevel, set_up
 
@@ -44,6 +57,7 @@ app.command("watch")(watch.watch)
 app.command("health")(health.health)
 app.command("demo")(demo.demo)
 app.add_typer(ctl.app, name="ctl")
+app.command("replay")(replay.replay_archive)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(bench.app, name="bench")
 app.add_typer(guard.app, name="guard")

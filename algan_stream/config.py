@@ -17,8 +17,8 @@ from algan_stream.guard.config import GuardConfig
 from algan_stream.intake import Backpressure
 from algan_stream.plugins import convert
 
-#: Keys of a source, sink or engine that name files or folders.
-_PATHS = ("path", "spill", "cache", "login_file")
+#: Keys of a source, sink or engine that name files or folders, as do those that end in `_file`.
+_PATHS = ("path", "spill", "cache")
 #: Keys of a source or sink whose sections may name such files.
 _NESTED = ("camera", "delivery")
 
@@ -210,7 +210,11 @@ def read_line(path: str | Path) -> LineConfig:
 
 def _with_absolute_paths(line: LineConfig, folder: Path) -> LineConfig:
     def placed(section: dict[str, Any]) -> dict[str, Any]:
-        files = {key: str(folder / value) for key in _PATHS if isinstance(value := section.get(key), str)}
+        files = {
+            key: str(folder / value)
+            for key, value in section.items()
+            if (key in _PATHS or key.endswith("_file")) and isinstance(value, str)
+        }
         nested = {key: placed(value) for key in _NESTED if isinstance(value := section.get(key), dict)}
         return {**section, **files, **nested}
 

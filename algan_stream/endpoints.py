@@ -93,3 +93,29 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def require_plain_host(host: str, *, tls_schemes: tuple[str, ...] = ()) -> None:
+    """Refuses a URL where a host's name or address is expected, and says what to write.
+
+    Args:
+        host: As it stands in the configuration.
+        tls_schemes: Schemes that mean what `tls: true` does.
+
+    Raises:
+        ConfigError: It has a scheme, a port or a path.
+    """
+    scheme, found, rest = host.partition("://")
+    if not found and "/" not in host and (host.count(":") != 1 or not host.rpartition(":")[2].isdigit()):
+        return
+    parts = urlsplit(f"//{rest if found else host}")
+    try:
+        name, port = parts.hostname or "ADDRESS", parts.port
+    except ValueError:
+        name, port = "ADDRESS", None
+    keys = [f"`host: {name}`"] + ([f"`port: {port}`"] if port else [])
+    keys += ["`tls: true`"] if found and scheme in tls_schemes else []
+    raise ConfigError(
+        f"host: expected a name or address without a scheme, port or path, got {host!r}; write "
+        f"{' and '.join(keys)}"
+    )

@@ -56,6 +56,26 @@ def _sound(value: object) -> object:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
+class Seldom:
+    """Lets one of many equal messages through in a while, and counts the others; for one thread at a time.
+
+    Args:
+        every_s: Least time between two that are let through.
+    """
+
+    def __init__(self, every_s: float = 60.0) -> None:
+        self._every_s, self._next, self._silent = every_s, float("-inf"), 0
+
+    def silenced(self) -> int | None:
+        """None: keep silent. Else: speak, and how many messages were not spoken since the last."""
+        if time.monotonic() < self._next:
+            self._silent += 1
+            return None
+        self._next = time.monotonic() + self._every_s
+        silent, self._silent = self._silent, 0
+        return silent
+
+
 def set_up(form: LogFormat = LogFormat.TEXT, level: LogLevel | None = None) -> None:
     """Sets form and level of the process's log.
 

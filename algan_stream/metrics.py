@@ -123,6 +123,9 @@ class Metrics(Sink):
         )
         waiting: _Rows = [((sink,), counts.waiting) for sink, counts in deliveries.items()]
         yield _gauge("algan_sink_waiting", "Verdicts that wait for a receiver.", ("sink",), waiting)
+        circuits: _Rows = [((sink,), counts.circuit != "closed") for sink, counts in deliveries.items()]
+        text = "1 while a receiver counts as away and is only tried now and then."
+        yield _gauge("algan_sink_circuit_open", text, ("sink",), circuits)
         yield from watch_families(service.guards.values(), service.drift)
         yield from self._identities()
         yield from histograms

@@ -297,12 +297,17 @@ class Pipeline:
             boxes = None if frame.boxes is None else box_outcomes
             self.ledger.close(frame.camera, frame.entry, outcome, reason, boxes, (kind, why))
             self._open.pop(frame.entry, None)
-            for write in (*(sink.write for sink in self.sinks), *((frame.reply,) if frame.reply else ())):
-                self._deliver(write, said)
+            for sink in self.sinks:
+                if sink.wants_frames:
+                    self._deliver(sink.write_frame, said, frame)
+                else:
+                    self._deliver(sink.write, said)
+            if frame.reply:  # last: with it the client may write its memory anew
+                self._deliver(frame.reply, said)
 
-    def _deliver(self, write: Callable[[FrameVerdict], None], said: FrameVerdict) -> None:
+    def _deliver(self, write: Callable[..., None], said: FrameVerdict, *before: Frame) -> None:
         try:
-            write(said)
+            write(*before, said)
         except Exception:
             self.sink_errors += 1
             about = {"camera": said.camera, "frame": said.frame_id}

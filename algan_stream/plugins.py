@@ -27,6 +27,7 @@ _HELPERS = frozenset(
     | {"tensorrt_common", "tensorrt_engine"}
     | {"backlog", "outlet"}
     | {"features", "link", "live", "pixels", "trigger_modbus", "trigger_zmq", "triggers"}
+    | {"backlog", "breaker", "buffers", "frames", "handshake", "opcua_security", "outlet", "retention"}
 )
 
 

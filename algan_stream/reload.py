@@ -13,7 +13,6 @@ from algan_stream.errors import ConfigError
 from algan_stream.feeds import Feed
 from algan_stream.model import Model, check_successor
 from algan_stream.sinks.base import Sink
-from algan_stream.sinks.outlet import open_sink
 from algan_stream.swap import Swapper
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def _apply(service: Service, swapper: Swapper, plan: _Plan) -> None:
     feeds: list[Feed] = []
     try:
         for section, path in plan.new_sinks:
-            sinks.append((section, open_sink(section, path)))
+            sinks.append((section, service.open_sink(section, path)))
         for camera, path in plan.added:
             feeds.append(service.open_camera(camera, path))
         if plan.model is not None:

@@ -29,8 +29,8 @@ from algan_stream.ledger import CameraAccount
 from algan_stream.metrics import Metrics
 from algan_stream.model import Model
 from algan_stream.pipeline import Pipeline
-from algan_stream.sinks.base import Sink
-from algan_stream.sinks.outlet import DeliveryCounts, Outlet, open_sink
+from algan_stream.sinks.base import DeliveryCounts, QueuedSink, Sink
+from algan_stream.sinks.outlet import open_sink
 from algan_stream.sources.base import Source
 from algan_stream.sources.link import Link
 from algan_stream.standin import BackgroundBuild, open_or_stand_in
@@ -121,7 +121,7 @@ class Service:
         self.feeds: list[Feed] = []
         try:
             for i, section in enumerate(line.sinks):
-                self.configured_sinks.append((section, open_sink(section, f"sinks[{i}]")))
+                self.configured_sinks.append((section, self.open_sink(section, f"sinks[{i}]")))
             for i, camera in enumerate(line.cameras):
                 self.open_camera(camera, f"cameras[{i}]")
             if line.http and metrics:
@@ -214,7 +214,7 @@ class Service:
 
     def deliveries(self) -> dict[str, DeliveryCounts]:
         """What became of the verdicts that wait for somebody else, by sink."""
-        return {sink.name: sink.counts() for sink in self.sinks if isinstance(sink, Outlet)}
+        return {sink.name: sink.counts() for sink in self.sinks if isinstance(sink, QueuedSink)}
 
     @property
     def phase(self) -> Literal["starting", "running", "stopping"]:
@@ -241,7 +241,32 @@ class Service:
     def use_sinks(self, configured: list[tuple[dict[str, Any], Sink]]) -> None:
         """Lets verdicts go to these of the line's sinks; the others are the caller's to close."""
         self.configured_sinks = configured
-        self.pipeline.sinks = (*(self.control.observers if self.control else ()), *self.sinks)
+        sinks = (*(self.control.observers if self.control else ()), *self.sinks)
+        # Those that copy pixels come last, so that no other receiver waits for it.
+        self.pipeline.sinks = tuple(sorted(sinks, key=lambda sink: sink.wants_frames))
+
+    def open_sink(self, section: dict[str, Any], path: str) -> Sink:
+        """Opens a sink of the line for the bundle that serves.
+
+        Raises:
+            AlganError: A key is wrong, or the sink cannot be used.
+        """
+        sink = open_sink(section, path)
+        try:
+            with plugins.placed(path):
+                sink.use_bundle(self.bundle)
+        except BaseException:
+            sink.close()
+            raise
+        return sink
+
+    def tell_sinks(self, bundle: Bundle) -> None:
+        """Another bundle judges from now on; a sink that cannot follow keeps what it can."""
+        for sink in self.sinks:
+            try:
+                sink.use_bundle(bundle)
+            except AlganError as error:
+                log.error("%s cannot follow to %s: %s", type(sink).__name__, bundle.path, error)
 
     def open_camera(self, camera: CameraConfig, path: str) -> Feed:
         """Opens a camera of the line; raises what `open_feed` does."""
@@ -293,7 +318,7 @@ class Service:
         parts += [source for _, source, _ in self.sources]
         parts += [self.http] if self.http else []
         for sink in self.sinks:
-            if isinstance(sink, Outlet):
+            if isinstance(sink, QueuedSink):
                 sink.begin_close()
         for part in (*parts, *self.sinks, self.engine):
             try:

@@ -203,6 +203,7 @@ class Swapper:
         while not retired.wait(_GLANCE_S):
             if self._closing.is_set() or self._service.pipeline.broken.is_set():
                 return False
+        self._service.tell_sinks(model.bundle)
         return True
 
     def _drift(self, new: Model) -> str:

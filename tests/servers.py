@@ -126,6 +126,8 @@ class WebServer:
                 if status < 300:
                     outer.got.append((body, {key.lower(): value for key, value in self.headers.items()}))
                 self.send_response(status)
+                if 300 <= status < 400:
+                    self.send_header("Location", "https://mes.plant/new")
                 if status != 204:
                     self.send_header("Content-Length", "5")
                 self.end_headers()

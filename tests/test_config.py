@@ -43,13 +43,15 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "else").mkdir()
     (tmp_path / "line").mkdir()
     monkeypatch.chdir(tmp_path / "else")
-    sinks = [{"kind": "jsonl", "path": "out.jsonl"}, {"kind": "zmq_pub", "bind": "tcp://127.0.0.1:1"}]
+    broker = {"kind": "mqtt", "user": "u", "password_file": "secret/mqtt", "ca_file": "/etc/ca.pem"}
+    sinks = [{"kind": "jsonl", "path": "out.jsonl"}, {"kind": "zmq_pub", "bind": "tcp://127.0.0.1:1"}, broker]
     (tmp_path / "line" / "line.yaml").write_text(yaml.safe_dump(_line(bundle="../b", sinks=sinks)))
     line = read_line("../line/line.yaml")
     folder = tmp_path.resolve() / "line"
     assert line.bundle == str(folder / "../b")
     assert [camera.source["path"] for camera in line.cameras] == [str(folder / "images"), "/images"]
-    assert line.sinks == ({"kind": "jsonl", "path": str(folder / "out.jsonl")}, sinks[1])
+    placed = {**broker, "password_file": str(folder / "secret/mqtt")}
+    assert line.sinks == ({"kind": "jsonl", "path": str(folder / "out.jsonl")}, sinks[1], placed)
 
 
 def test_the_demo_bundle_and_absolute_paths_stay(tmp_path: Path) -> None:

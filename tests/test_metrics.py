@@ -168,7 +168,7 @@ def test_names_and_types_are_those_of_the_documentation(
     }
     documented = set(re.findall(r"^\| `(algan_\w+)", _DOCS.read_text("utf-8"), re.MULTILINE))
     assert {name.removesuffix("_total") for name in ours} == {n.removesuffix("_total") for n in documented}
-    assert len(documented) == 25
+    assert len(documented) == 26
     assert seen.types["algan_stage_seconds"] == "histogram"
     edges = [
         float(e) for e in re.findall(r'_seconds_bucket\{camera="cam0",le="([\d.]+)",stage="queue"', strict)

@@ -15,6 +15,7 @@ from algan_stream import plugins
 from algan_stream.errors import ConfigError, SinkRefusedError
 from algan_stream.sinks.backlog import FileBacklog
 from algan_stream.sinks.base import Sink
+from algan_stream.sinks.breaker import Breaker
 from algan_stream.sinks.jsonl import JsonlSink
 from algan_stream.sinks.outlet import DeliveryConfig, Outlet, open_sink
 from algan_stream.types import FrameVerdict, Outcome, VerdictKind
@@ -238,3 +239,48 @@ def test_a_wrong_delivery(delivery: dict[str, Any], message: str, tmp_path: Path
 
 def test_outlets_are_no_kind_of_sink() -> None:
     assert {"outlet", "backlog"}.isdisjoint(plugins.kinds("sinks"))
+
+
+def test_a_circuit_opens_is_probed_and_closes() -> None:
+    breaker = Breaker(open_after=3, first_s=1.0, most_s=8.0)
+    waits = []
+    for state in ("closed", "closed", "open", "open", "open", "open"):
+        breaker.begin()
+        waits.append(breaker.failed())
+        assert breaker.state == state
+        breaker.begin()
+        assert breaker.state == ("half_open" if state == "open" else "closed")
+    for wait_s, longest_s in zip(waits, (1, 2, 4, 8, 8, 8), strict=True):
+        assert longest_s / 2 <= wait_s <= longest_s
+    assert breaker.succeeded() == 6
+    assert (breaker.state, breaker.failures) == ("closed", 0)
+    assert breaker.failed() <= 1.0
+
+
+def test_the_state_of_the_circuit_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver()
+    receiver.down = True
+    with _outlet(receiver, open_after=2) as outlet:
+        outlet.write(_verdict(0))
+        _until(lambda: outlet.counts().circuit == "open")
+        _until(lambda: outlet.counts().failures >= 6)
+        receiver.down = False
+        _until(lambda: outlet.counts().delivered == 1)
+        assert outlet.counts().circuit == "closed"
+    told = [(record.levelname, record.message) for record in caplog.records]
+    assert [level for level, _ in told] == ["ERROR", "WARNING", "WARNING"]  # not one for each attempt
+    assert "nothing can be delivered: gone" in told[0][1]
+    assert "2 attempts failed; from now on it is tried at most every 0.01 s" in told[1][1]
+    assert "works again after" in told[2][1]
+
+
+def test_refusals_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver()
+    receiver.refuses = frozenset(range(50))
+    with _outlet(receiver) as outlet:
+        for i in range(60):
+            outlet.write(_verdict(i))
+    assert (outlet.counts().refused, outlet.counts().delivered) == (50, 10)
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [
+        "sinks[0]: refused for good: no such part"
+    ]

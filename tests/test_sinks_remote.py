@@ -142,6 +142,24 @@ def test_webhook(monkeypatch: pytest.MonkeyPatch) -> None:
     server.stop()
 
 
+def test_webhook_that_refuses_or_has_moved_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    server = WebServer()
+    server.statuses = [*[400] * 5, 301, 308, 307]
+    sink = _open({"kind": "webhook", "url": f"http://127.0.0.1:{server.port}/"})
+    for i in range(9):
+        sink.write(_verdict(i))
+    sink.close()
+    counts = sink.counts()  # 307 is for the moment: it is tried again
+    assert (counts.refused, counts.failures, counts.delivered, counts.lost) == (7, 1, 2, 0)
+    assert len([r for r in caplog.records if "refused for good" in r.message]) == 1
+    sink = _open({"kind": "webhook", "url": f"http://127.0.0.1:{server.port}/"})
+    server.statuses = [308]
+    sink.write(_verdict(0))
+    sink.close()
+    assert "it has moved to https://mes.plant/new; correct `url`" in caplog.text
+    server.stop()
+
+
 def test_webhook_server_gone() -> None:
     server = WebServer()
     server.stop()
@@ -226,8 +244,13 @@ def test_postgresql_gone_and_back(tmp_path: Path) -> None:
         ({"kind": "webhook", "url": "http://127.0.0.1:99999/"}, "url: Port out of range"),
         ({"kind": "webhook", "url": "http://mes.plant/"}, "url: http://mes.plant/ leads to another host"),
         ({"kind": "webhook", "url": "https://x/", "token_env": "NOT_SET"}, "token_env: .* NOT_SET is not"),
-        ({"kind": "database"}, "path: expected either path \\(SQLite\\) or url"),
-        ({"kind": "database", "path": "x", "url": "postgresql://x/y"}, "expected either path"),
+        ({"kind": "database"}, "path: expected path \\(SQLite\\) or url \\(PostgreSQL\\), got neither"),
+        ({"kind": "database", "path": "x", "url": "postgresql://x/y"}, "got both; remove one"),
+        (
+            {"kind": "mqtt", "host": "mqtts://broker.plant"},
+            "host: .* without a scheme.*`host: broker.plant` and `tls: true`",
+        ),
+        ({"kind": "mqtt", "host": "tcp://localhost:1883"}, "host: .* `host: localhost` and `port: 1883`"),
         ({"kind": "database", "url": "mysql://x/y"}, "url: expected postgresql://"),
         ({"kind": "database", "url": "postgresql://u:secret@localhost/y"}, "url: holds a password"),
         ({"kind": "database", "url": "postgresql://u@db.plant/y"}, "url: db.plant is another host"),

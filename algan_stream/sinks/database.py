@@ -42,8 +42,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        if (self.path is None) == (self.url is None):
-            raise ValueError("path: expected either path (SQLite) or url (PostgreSQL)")
+        if self.path is None and self.url is None:
+            raise ValueError("path: expected path (SQLite) or url (PostgreSQL), got neither")
+        if self.path is not None and self.url is not None:
+            raise ValueError("path: expected either path (SQLite) or url (PostgreSQL), got both; remove one")
         if not 0 < self.timeout_s <= 600:
             raise ValueError(f"timeout_s: expected above 0 and up to 600, got {self.timeout_s}")
 

@@ -13,31 +13,26 @@ The PLC is the server; everything lies in its holding registers, from `address` 
 | 8 to 23 | us | part_id, at most 32 bytes of UTF-8, then zeros |
 | 24 | PLC | acknowledgement: the sequence that it has taken |
 
-A verdict is written while bit 2 is off, and bit 2 set last. The PLC reads it when the bit is on and writes
-its sequence to register 24; the bit goes off again. A verdict older than `max_age_ms` is never written: to
-the PLC that part has none, which it must treat like a reject.
+How and when they are written is `handshake.py`'s business.
 """
 
 from __future__ import annotations
 
-import math
+import logging
 import struct
-import time
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from algan_stream.endpoints import is_loopback
-from algan_stream.errors import ConfigError, SinkRefusedError
+from algan_stream.endpoints import is_loopback, require_plain_host
+from algan_stream.errors import ConfigError
 from algan_stream.sinks.base import Sink
-from algan_stream.types import FrameVerdict, VerdictKind
+from algan_stream.sinks.handshake import CODES, PlcSink, score_of, short_part_id
+from algan_stream.types import FrameVerdict
 
 HEARTBEAT, STATUS, SEQUENCE, VERDICT, ACKNOWLEDGED = 0, 1, 2, 3, 24
 READY, BUSY, VALID = 1, 2, 4
-CODES = {VerdictKind.UNKNOWN: 0, VerdictKind.PASS: 1, VerdictKind.REJECT: 2}
 _PART_ID_BYTES = 32
-#: Between two looks for the acknowledgement; a PLC's cycle takes some milliseconds.
-_GLANCE_S = 0.002
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,105 +78,63 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
 
 
-class ModbusSink(Sink):
-    """The only writer of its registers; runs in its outlet's thread alone."""
-
-    waits: ClassVar[bool] = True
+class ModbusSink(PlcSink):
+    """A client of the PLC, which is the server."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
-        self.tick_s = config.heartbeat_s
+        super().__init__(config)
+        self._settings = config
         self._client: Any = None
-        self._sequence = 0
-        self._beat = 0
-        self._last_beat = 0.0
 
-    def write(self, verdict: FrameVerdict) -> None:
-        """Writes one verdict and waits for the acknowledgement.
+    def connect(self) -> None:
+        """Connects.
 
         Raises:
-            SinkRefusedError: The verdict is too old.
-            TimeoutError: There was no acknowledgement in time.
+            ConnectionError: No PLC answers.
         """
-        if self._config.camera not in (None, verdict.camera):
-            return
-        self.tick()
-        age_ms = (time.time_ns() - verdict.captured_ns) / 1e6
-        if age_ms > self._config.max_age_ms:
-            raise SinkRefusedError(
-                f"frame {verdict.frame_id} of {verdict.camera} is {age_ms:.0f} ms old, more than "
-                f"{self._config.max_age_ms:g}; the PLC gets no verdict for it"
-            )
-        sequence = self._sequence % 65_535 + 1
-        self._put(STATUS, [READY | BUSY])
-        self._put(SEQUENCE, [sequence, CODES[verdict.verdict], *_details(verdict)])
-        self._put(STATUS, [READY | BUSY | VALID])
-        try:
-            self._await_acknowledgement(sequence)
-        finally:
-            self._put(STATUS, [READY])
-        self._sequence = sequence
-
-    def tick(self) -> None:
-        """Connects if need be, and beats."""
-        self._connect()
-        now = time.monotonic()
-        if now - self._last_beat >= 0.9 * self._config.heartbeat_s:
-            self._beat, self._last_beat = (self._beat + 1) % 65_536, now
-            self._put(HEARTBEAT, [self._beat])
-
-    def close(self) -> None:
-        """Takes back `ready`, if the PLC still answers, and ends the connection."""
-        client, self._client = self._client, None
-        if client is None:
-            return
-        try:
-            client.write_registers(self._config.address + STATUS, [0], device_id=self._config.device_id)
-        except Exception:  # noqa: BLE001  it is gone; its heartbeat has stopped, which says the same
-            pass
-        finally:
-            client.close()
-
-    def _connect(self) -> None:
-        if self._client is not None:
-            return
         from pymodbus.client import ModbusTcpClient
 
-        config = self._config
+        config = self._settings
         client: Any = ModbusTcpClient(config.host, port=config.port, timeout=config.timeout_s, retries=0)
         if not client.connect():
             raise ConnectionError(f"{config.host}:{config.port}: no PLC answers")
         self._client = client
-        # Goes on from what the PLC took last, so that an old acknowledgement is none of ours.
-        self._sequence = int(self._get(ACKNOWLEDGED))
-        self._put(STATUS, [READY])
 
-    def _await_acknowledgement(self, sequence: int) -> None:
-        give_up = time.monotonic() + self._config.acknowledge_ms / 1e3
-        while self._get(ACKNOWLEDGED) != sequence:
-            self.tick()
-            if time.monotonic() > give_up:
-                raise TimeoutError(f"no acknowledgement within {self._config.acknowledge_ms:g} ms")
-            time.sleep(_GLANCE_S)
+    def disconnect(self) -> None:
+        """Ends the connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
-    def _put(self, register: int, values: list[int]) -> None:
-        answer = self._client.write_registers(
-            self._config.address + register, values, device_id=self._config.device_id
-        )
+    def put_status(self, *, ready: bool, busy: bool, valid: bool) -> None:
+        """Writes register 1."""
+        self._put(STATUS, [READY * ready | BUSY * busy | VALID * valid])
+
+    def put_verdict(self, sequence: int, verdict: FrameVerdict) -> None:
+        """Writes registers 2 to 23."""
+        self._put(SEQUENCE, [sequence, CODES[verdict.verdict], *_details(verdict)])
+
+    def put_heartbeat(self, beat: int) -> None:
+        """Writes register 0."""
+        self._put(HEARTBEAT, [beat])
+
+    def acknowledged(self) -> int:
+        """Reads register 24."""
+        register = self._settings.address + ACKNOWLEDGED
+        answer = self._client.read_holding_registers(register, count=1, device_id=self._settings.device_id)
         if answer.isError():
-            raise ConnectionError(f"the PLC refuses register {self._config.address + register}: {answer}")
-
-    def _get(self, register: int) -> int:
-        answer = self._client.read_holding_registers(
-            self._config.address + register, count=1, device_id=self._config.device_id
-        )
-        if answer.isError():
-            raise ConnectionError(f"the PLC refuses register {self._config.address + register}: {answer}")
+            raise ConnectionError(f"the PLC refuses register {register}: {answer}")
         value: int = answer.registers[0]
         return value
 
+    def _put(self, register: int, values: list[int]) -> None:
+        register += self._settings.address
+        answer = self._client.write_registers(register, values, device_id=self._settings.device_id)
+        if answer.isError():
+            raise ConnectionError(f"the PLC refuses register {register}: {answer}")
 
-def create(config: Config) -> ModbusSink:
+
+def create(config: Config) -> Sink:
     """Makes the sink; it connects from its own thread, so that the PLC may start later.
 
     Raises:
@@ -190,6 +143,9 @@ def create(config: Config) -> ModbusSink:
     """
     import pymodbus.client  # noqa: F401  missing, it shall be said at the start
 
+    # What it has to say comes as an error as well, and the outlet tells that once, not at each attempt.
+    logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
+    require_plain_host(config.host)
     if not (config.insecure or is_loopback(config.host)):
         raise ConfigError(
             f"host: {config.host} is another host, and Modbus TCP has neither encryption nor passwords; "
@@ -199,8 +155,6 @@ def create(config: Config) -> ModbusSink:
 
 
 def _details(verdict: FrameVerdict) -> list[int]:
-    scores = [box.score for box in verdict.boxes if box.score is not None]
-    score = verdict.fused_score if verdict.fused_score is not None else max(scores, default=math.nan)
-    part = verdict.part_id.encode()[:_PART_ID_BYTES].ljust(_PART_ID_BYTES, b"\0")
-    raw = struct.pack(">fI", score, verdict.frame_id & 0xFFFFFFFF) + part
+    part = short_part_id(verdict, _PART_ID_BYTES).ljust(_PART_ID_BYTES, b"\0")
+    raw = struct.pack(">fI", score_of(verdict), verdict.frame_id & 0xFFFFFFFF) + part
     return list(struct.unpack(f">{len(raw) // 2}H", raw))

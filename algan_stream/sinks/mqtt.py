@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from algan_stream.endpoints import is_loopback
+from algan_stream.endpoints import is_loopback, require_plain_host
 from algan_stream.errors import ConfigError
 from algan_stream.sinks.base import Sink
 from algan_stream.types import FrameVerdict
@@ -124,6 +124,7 @@ def create(config: Config) -> MqttSink:
     """
     import paho.mqtt.client  # noqa: F401  missing, it shall be said at the start
 
+    require_plain_host(config.host, tls_schemes=("mqtts", "ssl"))
     if not (config.tls or config.insecure or is_loopback(config.host)):
         raise ConfigError(
             f"host: {config.host} is another host, and verdicts would go there unencrypted; set `tls: true`, "

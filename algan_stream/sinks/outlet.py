@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +12,11 @@ from typing import Any
 import msgspec
 
 from algan_stream import plugins, wire
-from algan_stream.errors import PluginError, ProtocolError, SinkRefusedError
+from algan_stream.errors import ConfigError, PluginError, ProtocolError, SinkRefusedError
+from algan_stream.logs import Seldom
 from algan_stream.sinks.backlog import Backlog, FileBacklog, MemoryBacklog
-from algan_stream.sinks.base import Sink
+from algan_stream.sinks.base import DeliveryCounts, QueuedSink, Sink
+from algan_stream.sinks.breaker import Breaker
 from algan_stream.types import FrameVerdict
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ class DeliveryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         spill_max_mb: Most that waits there; then the newest are lost, and counted.
         retry_first_s: Wait after the first failure; it doubles with each further one.
         retry_most_s: Longest wait between two attempts.
+        open_after: Failures in a row after which the circuit counts as open: the receiver is away, and is
+            only tried now and then.
         drain_s: How long a stop waits for what is still to be delivered.
     """
 
@@ -43,6 +46,7 @@ class DeliveryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     spill_max_mb: int = 1024
     retry_first_s: float = 0.2
     retry_most_s: float = 10.0
+    open_after: int = 3
     drain_s: float = 5.0
 
     def __post_init__(self) -> None:
@@ -51,31 +55,14 @@ class DeliveryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             ("spill_max_mb", self.spill_max_mb, 1, 1_000_000),
             ("retry_first_s", self.retry_first_s, 0.001, 3600),
             ("retry_most_s", self.retry_most_s, self.retry_first_s, 3600),
+            ("open_after", self.open_after, 1, 1000),
             ("drain_s", self.drain_s, 0, 3600),
         ):
             if not low <= value <= high:
                 raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
 
 
-class DeliveryCounts(msgspec.Struct, kw_only=True):
-    """What became of the verdicts that a sink was given.
-
-    Attributes:
-        delivered: Taken by the receiver.
-        waiting: Not yet delivered.
-        lost: Fell out of a full queue, or were still waiting in memory at the end.
-        refused: The receiver said that it will never take them.
-        failures: Attempts that failed.
-    """
-
-    delivered: int = 0
-    waiting: int = 0
-    lost: int = 0
-    refused: int = 0
-    failures: int = 0
-
-
-class Outlet(Sink):
+class Outlet(QueuedSink):
     """Delivers to a sink from a thread of its own, in order, and again until it is taken.
 
     While the receiver is gone, one attempt at a time is made, at growing intervals; whatever the receiver
@@ -100,7 +87,8 @@ class Outlet(Sink):
             else FileBacklog(Path(config.spill), config.spill_max_mb << 20)
         )
         self._counts = DeliveryCounts()
-        self._failed_in_a_row = 0
+        self._breaker = Breaker(config.open_after, config.retry_first_s, config.retry_most_s)
+        self._refusals, self._refused_in_a_row = Seldom(), 0
         self._tick_s = sink.tick_s
         self._more = threading.Event()
         self._stopping = threading.Event()
@@ -124,7 +112,7 @@ class Outlet(Sink):
 
     def counts(self) -> DeliveryCounts:
         """What became of the verdicts, at this moment."""
-        return msgspec.structs.replace(self._counts, waiting=len(self._backlog))
+        return msgspec.structs.replace(self._counts, waiting=len(self._backlog), circuit=self._breaker.state)
 
     def begin_close(self) -> None:
         """Lets the time for `close` begin, without waiting: several outlets then drain at once."""
@@ -163,6 +151,7 @@ class Outlet(Sink):
 
     def _attempt(self, record: bytes | None) -> bool:
         """Delivers a record, or a sign of life for None; returns whether the record is done with."""
+        self._breaker.begin()
         try:
             if self._sink is None:
                 self._sink = self._open_sink()
@@ -171,32 +160,46 @@ class Outlet(Sink):
             else:
                 self._sink.write(wire.decode_verdict(record))
         except (SinkRefusedError, ProtocolError) as error:  # the latter: spilt by another version
-            self._counts.refused += 1
-            log.error("%s: refused for good: %s", self.name, error)
+            self._breaker.succeeded()  # it answers, at least
+            self._refuse(error)
             return True
         except Exception as error:  # noqa: BLE001  whatever a receiver's library raises
             self._fail(error)
             return False
         self._counts.delivered += record is not None
-        if self._failed_in_a_row:
-            log.warning("%s: works again after %d failed attempts", self.name, self._failed_in_a_row)
-        self._failed_in_a_row = 0
+        if failed := self._breaker.succeeded():
+            log.warning("%s: works again after %d failed attempts", self.name, failed)
+        if self._refused_in_a_row and record is not None:
+            log.info("%s: takes verdicts again after %d refused ones", self.name, self._refused_in_a_row)
+            self._refused_in_a_row = 0
         return True
 
+    def _refuse(self, error: Exception) -> None:
+        self._counts.refused += 1
+        self._refused_in_a_row += 1
+        if (silent := self._refusals.silenced()) is not None:
+            more = f"; {silent} more since the last such message" if silent else ""
+            log.error("%s: refused for good: %s%s", self.name, error, more)
+
     def _fail(self, error: Exception) -> None:
+        was = self._breaker.state
+        wait_s = self._breaker.failed()
         self._counts.failures += 1
-        self._failed_in_a_row += 1
-        level = logging.ERROR if self._failed_in_a_row == 1 else logging.DEBUG
-        log.log(level, "%s: nothing can be delivered: %s", self.name, error)
+        if self._breaker.failures == 1:
+            log.error("%s: nothing can be delivered: %s", self.name, error)
+        elif was == "closed" and self._breaker.state == "open":
+            log.warning(
+                "%s: %d attempts failed; from now on it is tried at most every %g s: %s",
+                self.name, self._breaker.failures, self._config.retry_most_s, error,
+            )  # fmt: skip
+        else:
+            log.debug("%s: attempt %d failed: %s", self.name, self._breaker.failures, error)
         if self._sink is not None:
             try:
                 self._sink.close()
             except Exception:
                 log.debug("%s: could not be closed", self.name, exc_info=True)
             self._sink = None
-        doubled_s = self._config.retry_first_s * 2.0 ** min(self._failed_in_a_row - 1, 30)
-        # Not to the second: many lines would else come back to one receiver all at once.
-        wait_s = min(self._config.retry_most_s, doubled_s) * random.uniform(0.5, 1.0)
         if self._stopping.is_set():  # little time is left to wait for the receiver
             time.sleep(min(wait_s, _LAST_RETRY_S, max(0.0, self._give_up - time.monotonic())))
         else:
@@ -234,10 +237,16 @@ def open_sink(section: dict[str, Any], path: str) -> Sink:
                 f"{path}.kind: {own['kind']} needs the Python package {error.name}; "
                 f"pip install 'algan-stream[{own['kind']}]'"
             ) from error
-        if not sink.waits and "delivery" not in section:
+        name = f"{path} ({own['kind']})"
+        if isinstance(sink, QueuedSink):
+            sink.name = name
+            if "delivery" in section:
+                sink.close()
+                raise ConfigError(f"{path}.delivery: {own['kind']} has a queue of its own; see its keys")
+        if isinstance(sink, QueuedSink) or (not sink.waits and "delivery" not in section):
             return sink
         try:
-            return Outlet(f"{path} ({own['kind']})", lambda: module.create(config), sink, delivery)
+            return Outlet(name, lambda: module.create(config), sink, delivery)
         except BaseException:
             sink.close()
             raise

@@ -16,6 +16,8 @@ from algan_stream.types import FrameVerdict, VerdictKind
 
 #: Answers of a server that may take the same verdict later.
 _LATER = frozenset({408, 425, 429})
+#: Answers that say: for good, the page is elsewhere.
+_MOVED = frozenset({301, 308})
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,7 +63,7 @@ class WebhookSink(Sink):
         """Posts one verdict.
 
         Raises:
-            SinkRefusedError: The server's answer is 4xx, other than "later".
+            SinkRefusedError: The server's answer is 4xx, other than "later", or it has moved for good.
             OSError: There is no connection, or the server is in trouble.
         """
         if verdict.verdict not in self._verdicts:
@@ -71,6 +73,11 @@ class WebhookSink(Sink):
         said = answer.read(200)
         if 200 <= answer.status < 300:
             return
+        if answer.status in _MOVED:
+            to = answer.getheader("Location", "a place that it does not name")
+            raise SinkRefusedError(
+                f"the server answered {answer.status}: it has moved to {to}; correct `url`"
+            )
         message = f"the server answered {answer.status} {answer.reason}: {said.decode('utf-8', 'replace')}"
         if 400 <= answer.status < 500 and answer.status not in _LATER:
             raise SinkRefusedError(message)

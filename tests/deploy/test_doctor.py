@@ -322,11 +322,13 @@ def test_sinks_and_cameras_of_a_line(tmp_path: Path) -> None:
             {"kind": "zmq_pub", "bind": "tcp://127.0.0.1:0", "delivery": {"spil": "s"}},
             {"kind": "webhook", "url": "http://127.0.0.1:9/"},
             {"kind": "webhook", "url": "http://mes.plant/"},
+            {"kind": "archive", "path": str(tmp_path / "no" / "archive")},  # which makes its folder
         ],
     )
     said = by_name([*line.cameras(Host(tmp_path, config)), *line.sinks(Host(tmp_path, config))])
     states = {name: f.state for name, f in said.items()}
     assert states.pop("sink 0") in ("ok", "missing")  # as much room as the disk has
+    assert states.pop("sink 8") in ("ok", "missing")
     assert states == {
         "camera a": "ok",
         "camera b": "wrong",

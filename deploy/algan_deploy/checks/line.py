@@ -14,7 +14,9 @@ from algan_stream.errors import AlganError
 from algan_stream.sinks.outlet import own_keys
 
 #: Sinks that connect only with their first verdict: opening them looks at the section, and touches nothing.
-_CHECKED_BY_OPENING = frozenset({"mqtt", "webhook", "modbus"})
+_CHECKED_BY_OPENING = frozenset({"mqtt", "webhook", "modbus", "opcua"})
+#: Sinks whose path is a folder that they make.
+_MAKES_ITS_FOLDER = frozenset({"archive", "video"})
 _GIB = 2**30
 #: A colour frame of 1080p: frames say how large they are only when they come.
 _TYPICAL_FRAME_BYTES = 1920 * 1080 * 3
@@ -73,6 +75,8 @@ def sinks(host: Host) -> Iterator[Finding]:
             yield Finding(name=name, state="wrong", detail=str(error), mend="correct the line's file")
             continue
         path = getattr(config, "path", None)
+        if path and section["kind"] in _MAKES_ITS_FOLDER:
+            path = next(place for place in (Path(path), *Path(path).absolute().parents) if place.exists())
         yield (
             _file(name, config.kind, Path(path))
             if path
