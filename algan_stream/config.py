@@ -14,8 +14,9 @@ from algan_stream.batcher import BatchConfig
 from algan_stream.errors import ConfigError
 from algan_stream.intake import Backpressure
 from algan_stream.plugins import convert
+from algan_stream.types import Rule, WhenEmpty
 
-#: Keys of a source, sink or engine that name files or folders.
+#: Keys of a source, of boxes, of a sink or an engine that name files or folders.
 _PATHS = ("path", "spill", "cache")
 
 #: Names of cameras: they stand in topics, file names and metrics.
@@ -30,6 +31,9 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         source: Where frames come from; `kind` names the plugin.
         boxes: Which parts of a frame are scored; `attached`: the boxes that come with the frame, or the
             whole frame where none come; `whole`: always the whole frame.
+        rule: The verdict on a frame from those on its boxes; by default the worst stands for it.
+        when_empty: What it means that no box was found: `unknown`; `ignore`: the frame is in the accounts,
+            but no sink gets a verdict on it; `pass`: there is nothing that could be bad.
         backpressure: What happens when the queue is full; by default `drop_oldest` for live sources and
             `block` for all others.
         queue_size: Most frames that wait for this camera.
@@ -39,6 +43,8 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     id: str
     source: dict[str, Any]
     boxes: dict[str, Any] = msgspec.field(default_factory=lambda: {"kind": "attached"})
+    rule: Rule | None = None
+    when_empty: WhenEmpty = "unknown"
     backpressure: Backpressure | None = None
     queue_size: int = 16
     deadline_ms: float | None = None
@@ -152,7 +158,9 @@ def _with_absolute_paths(line: LineConfig, folder: Path) -> LineConfig:
         return {**section, **files} | ({"delivery": placed(nested)} if isinstance(nested, dict) else {})
 
     bundle = line.bundle if line.bundle == "demo" else str(folder / line.bundle)
-    cameras = tuple(msgspec.structs.replace(c, source=placed(c.source)) for c in line.cameras)
+    cameras = tuple(
+        msgspec.structs.replace(c, source=placed(c.source), boxes=placed(c.boxes)) for c in line.cameras
+    )
     return msgspec.structs.replace(
         line,
         bundle=bundle,

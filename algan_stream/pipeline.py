@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from algan_stream.batcher import Batch, BatchConfig, Batcher, Job
 from algan_stream.bundle import Bundle
-from algan_stream.decision import Decider, unknown
+from algan_stream.decision import Decider, by_rule, named, unknown
 from algan_stream.engines.base import Engine
 from algan_stream.errors import AlganError, EngineError, LedgerError
 from algan_stream.inputs import misfit
@@ -153,7 +153,9 @@ class Pipeline:
         if frame.deadline_ns is not None and now >= frame.deadline_ns:
             self._end_unscored(frame, Outcome.EXPIRED, "expired")
         elif frame.boxes is not None and len(frame.boxes) == 0:
-            self._end_unscored(frame, Outcome.FAILED, "no_boxes")
+            told = frame.when_empty == "unknown"  # else the camera says that empty frames are in order
+            outcome, reason = (Outcome.FAILED, "no_boxes") if told else (Outcome.SCORED, "empty")
+            self._end_unscored(frame, outcome, reason)
         else:
             for batch in self._batcher.add(Job(frame, _targets(frame), now)):
                 self._submit(batch)
@@ -218,10 +220,11 @@ class Pipeline:
         failed = [i for i, outcome in enumerate(job.outcomes) if outcome is not Outcome.SCORED]
         outcome = job.outcomes[failed[0]] if failed else Outcome.SCORED
         stages = StageTimes(
+            boxes_ms=job.frame.boxes_ns / 1e6,
             queue_ms=(job.taken_ns - job.frame.received_ns) / 1e6,
             preprocess_ms=job.preprocess_ns / 1e6,
             infer_ms=job.infer_ns / 1e6,
-            total_ms=(now - job.frame.received_ns) / 1e6,
+            total_ms=(now - job.frame.received_ns + job.frame.boxes_ns) / 1e6,
         )
         ledger_reason = verdicts[failed[0]].reason if failed else ""
         self._emit(job.frame, verdicts, outcome, ledger_reason, stages, job.outcomes, job.engine)
@@ -232,7 +235,8 @@ class Pipeline:
         boxes = _targets(frame)
         verdicts = [unknown(reason, box) for box in boxes]
         waited_ms = (time.monotonic_ns() - frame.received_ns) / 1e6
-        stages = StageTimes(queue_ms=waited_ms, total_ms=waited_ms)
+        found_ms = frame.boxes_ns / 1e6
+        stages = StageTimes(boxes_ms=found_ms, queue_ms=waited_ms, total_ms=found_ms + waited_ms)
         self._emit(frame, verdicts, outcome, reason, stages, [outcome] * len(boxes))
 
     def _answer_the_rest(self) -> None:
@@ -258,7 +262,12 @@ class Pipeline:
     ) -> None:
         kind, why, fused = VerdictKind.UNKNOWN, reason, None
         if verdicts:
+            verdicts = named(frame, verdicts)
             kind, why, fused = self._decider.fuse(verdicts, frame.fuse)
+            if frame.rule is not None:
+                kind, why = by_rule(frame.rule, verdicts)
+        elif outcome is Outcome.SCORED and frame.when_empty == "pass":
+            kind = VerdictKind.PASS
         said = FrameVerdict(
             camera=frame.camera,
             frame_id=frame.frame_id,
@@ -280,8 +289,14 @@ class Pipeline:
             boxes = None if frame.boxes is None else box_outcomes
             self.ledger.close(frame.camera, frame.entry, outcome, reason, boxes, (kind, why))
             self._open.pop(frame.entry, None)
-            for write in (*(sink.write for sink in self._sinks), *((frame.reply,) if frame.reply else ())):
-                self._deliver(write, said)
+            self._write(said)
+            if frame.reply:
+                self._deliver(frame.reply, said)
+
+    def _write(self, said: FrameVerdict) -> None:
+        for sink in self._sinks:
+            if sink.wants(said):
+                self._deliver(sink.write, said)
 
     def _deliver(self, write: Callable[[FrameVerdict], None], said: FrameVerdict) -> None:
         try:

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from algan_stream import plugins
-from algan_stream.boxes.base import BoxFinder
+from algan_stream.boxes.base import BoxFinder, find_boxes
 from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.config import CameraConfig, LineConfig
 from algan_stream.engines.base import Engine
@@ -114,7 +114,9 @@ class Service:
             AlganError: A part of the service broke.
         """
         threads = [
-            threading.Thread(target=self._feed, args=(source, boxes), name=f"source-{camera.id}", daemon=True)
+            threading.Thread(
+                target=self._feed, args=(camera, source, boxes), name=f"source-{camera.id}", daemon=True
+            )
             for camera, source, boxes in self.sources
         ]
         self.pipeline.start()
@@ -197,7 +199,11 @@ class Service:
             source: Source = module.create(config, context)
         default: Backpressure = "drop_oldest" if source.live else "block"
         open_lane(camera.id, camera.queue_size)
-        self.sources.append((camera, source, box_module.create(box_config)))
+        with plugins.placed(f"{path}.boxes"):
+            boxes: BoxFinder = box_module.create(box_config)
+        self.sources.append((camera, source, boxes))
+        if camera.rule is not None and getattr(box_config, "fuse", "max") == "mean":
+            raise ConfigError(f"{path}.rule: cannot be combined with boxes.fuse mean; remove one of them")
         taken = "vector" if isinstance(self.bundle.manifest.spec, VectorSpec) else "image"
         if taken not in source.payloads:
             raise ConfigError(
@@ -205,10 +211,11 @@ class Service:
                 f"{self._line.bundle} takes {taken}s; choose another source or bundle"
             )
 
-    def _feed(self, source: Source, boxes: BoxFinder) -> None:
+    def _feed(self, camera: CameraConfig, source: Source, boxes: BoxFinder) -> None:
         try:
             for frame in source.frames(self._stop):
-                frame.boxes = boxes.find(frame)
+                frame.rule, frame.when_empty = camera.rule, camera.when_empty
+                find_boxes(boxes, frame)
                 self.pipeline.receive(frame)
         except BaseException as error:
             log.exception("a source broke")
@@ -228,7 +235,9 @@ class Service:
     def _close_all(self) -> None:
         if self._build is not None:
             self._build.stop()
-        parts: list[Source | Sink | Engine | HealthServer] = [source for _, source, _ in self.sources]
+        parts: list[Source | BoxFinder | Sink | Engine | HealthServer] = [
+            part for _, source, boxes in self.sources for part in (source, boxes)
+        ]
         parts += [self.http] if self.http else []
         for sink in self.sinks:
             if isinstance(sink, Outlet):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from algan_stream import plugins, wire
-from algan_stream.errors import PluginError, ProtocolError, SinkRefusedError
+from algan_stream.errors import ConfigError, PluginError, ProtocolError, SinkRefusedError
 from algan_stream.sinks.backlog import Backlog, FileBacklog, MemoryBacklog
 from algan_stream.sinks.base import Sink
 from algan_stream.types import FrameVerdict
@@ -204,13 +204,15 @@ class Outlet(Sink):
 
 
 def own_keys(section: dict[str, Any], path: str) -> dict[str, Any]:
-    """A sink's section without `delivery`, which is checked and is its outlet's.
+    """A sink's section without `delivery` and `only`, which are checked, and every kind's.
 
     Raises:
-        ConfigError: A key of `delivery` is wrong.
+        ConfigError: A key of `delivery`, or `only`, is wrong.
     """
     plugins.convert(section.get("delivery", {}), DeliveryConfig, f"{path}.delivery")
-    return {key: value for key, value in section.items() if key != "delivery"}
+    if section.get("only", "frames") not in ("frames", "parts"):
+        raise ConfigError(f"{path}.only: expected frames or parts, got {section['only']!r}")
+    return {key: value for key, value in section.items() if key not in ("delivery", "only")}
 
 
 def open_sink(section: dict[str, Any], path: str) -> Sink:
@@ -234,10 +236,13 @@ def open_sink(section: dict[str, Any], path: str) -> Sink:
                 f"{path}.kind: {own['kind']} needs the Python package {error.name}; "
                 f"pip install 'algan-stream[{own['kind']}]'"
             ) from error
+        sink.only = section.get("only")
         if not sink.waits and "delivery" not in section:
             return sink
         try:
-            return Outlet(f"{path} ({own['kind']})", lambda: module.create(config), sink, delivery)
+            outlet = Outlet(f"{path} ({own['kind']})", lambda: module.create(config), sink, delivery)
+            outlet.only = sink.only
+            return outlet
         except BaseException:
             sink.close()
             raise
