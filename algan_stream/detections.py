@@ -1,7 +1,7 @@
 """Boxes as other libraries give them → boxes as we take them; none of those libraries is imported.
 
-Taken are `supervision.Detections`, ultralytics' `Results`, their `Boxes` and `OBB`, tensors of torch, and what
-NumPy makes an array of. `Client.send(…, boxes=…)` and functions of `boxes: {kind: callable}` may use any.
+Taken are `supervision.Detections`, ultralytics' `Results`, their `Boxes` and `OBB`, tensors of torch, and
+what NumPy makes an array of: by `Client.send(…, boxes=…)`, and from functions of `boxes: {kind: callable}`.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ _HELPERS = frozenset(
     | {"cache", "cuda_device", "kserve", "onnxruntime_session", "openvino_device"}
     | {"tensorrt_common", "tensorrt_engine"}
     | {"backlog", "outlet"}
+    | {"any_graph", "decoders", "tracking"}
 )
 
 

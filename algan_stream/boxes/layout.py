@@ -1,4 +1,4 @@
-"""A fixed layout: pockets of a tray, places of a fixture. Every one is scored in every frame, under its name."""
+"""A fixed layout, such as the pockets of a tray; every one is scored in every frame, under its name."""
 
 from __future__ import annotations
 
