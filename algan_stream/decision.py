@@ -79,22 +79,22 @@ def unknown(reason: str, box: Box | None = None) -> BoxVerdict:
 def by_rule(rule: Rule, verdicts: list[BoxVerdict]) -> tuple[VerdictKind, str]:
     """The verdict on a frame with these boxes by a camera's rule, and why.
 
-    - `reject` if enough boxes are rejected, whatever the others are.
-    - else `pass` if no more boxes are unknown than the rule tolerates, at least one is not, and the frame
-      would not be rejected even if each of them were.
+    - `reject` if enough boxes are rejected, whatever the others are; or all of them.
+    - else `pass` if no more boxes are unknown than the rule tolerates, at least one passes, and the frame
+      would not be rejected even if each of the unknown ones were.
     - else `unknown`, for the reason of the first box that is.
     """
     rejected = sum(verdict.verdict is VerdictKind.REJECT for verdict in verdicts)
     open_ones = [verdict for verdict in verdicts if verdict.verdict is VerdictKind.UNKNOWN]
     if not verdicts:
         return worst(verdicts)
-    if rule.rejects(rejected, len(verdicts)):
+    if rule.rejects(rejected, len(verdicts)) or rejected == len(verdicts):
         few = (rule.reject_boxes or 1) == 1 and rule.reject_share is None
         return VerdictKind.REJECT, worst(verdicts)[
             1
         ] if few else f"boxes_rejected: {rejected} of {len(verdicts)}"
     if open_ones and (
-        not rule.tolerate_unknown >= len(open_ones) < len(verdicts)
+        not rule.tolerate_unknown >= len(open_ones) < len(verdicts) - rejected
         or rule.rejects(rejected + len(open_ones), len(verdicts))
     ):
         return VerdictKind.UNKNOWN, open_ones[0].reason

@@ -13,16 +13,18 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from algan_stream.batcher import Batch, BatchConfig, Batcher, Job
 from algan_stream.bundle import Bundle
+from algan_stream.config import TrackConfig
 from algan_stream.decision import Decider, by_rule, named, unknown
 from algan_stream.engines.base import Engine
 from algan_stream.errors import AlganError, EngineError, LedgerError
 from algan_stream.inputs import misfit
 from algan_stream.intake import Backpressure, Intake
 from algan_stream.ledger import Ledger
+from algan_stream.parts import Parts
 from algan_stream.sinks.base import Sink
 from algan_stream.types import Box, BoxVerdict, Frame, FrameVerdict, Outcome, StageTimes, VerdictKind
 
@@ -46,6 +48,8 @@ class Pipeline:
         #: Set when a thread of the pipeline has died; `close` then raises what killed it.
         self.broken = threading.Event()
         self.sink_errors = 0
+        #: The parts that cameras track, where any does.
+        self.parts: Parts | None = None
         #: How often a batch of each size was submitted.
         self.batch_sizes: Counter[int] = Counter()
         self._cause: BaseException | None = None
@@ -76,8 +80,13 @@ class Pipeline:
         """Makes a camera's queue; needed before its first frame."""
         self._intake.open_lane(camera, queue_size, backpressure)
 
-    def receive(self, frame: Frame) -> None:
-        """Takes one frame into the accounts and the queue; blocks if its camera's policy says so."""
+    def receive(self, frame: Frame, track: TrackConfig | None = None) -> None:
+        """Takes one frame into the accounts and the queue; blocks if its camera's policy says so.
+
+        With `track`, its boxes are shown to be parts, and verdicts on those that have ended go out.
+        """
+        if track is not None and self.parts is not None:
+            self._publish(self.parts.announce(frame, track))
         frame.received_ns = time.monotonic_ns()
         frame.entry = self.ledger.open(frame.camera, 0 if frame.boxes is None else len(frame.boxes))
         self._open[frame.entry] = frame
@@ -86,6 +95,11 @@ class Pipeline:
             return
         for fallen, reason in self._intake.put(frame):
             self._end_unscored(fallen, Outcome.DROPPED, reason)
+
+    def end_parts(self, cameras: Iterable[str] | None = None) -> None:
+        """No more frames come of these cameras: what is tracked there has ended."""
+        if self.parts is not None:
+            self._publish(self.parts.finish(cameras))
 
     def swap(self, engine: Engine) -> threading.Event:
         """Goes over to another gated engine between two batches, at the latest with the next frame.
@@ -116,6 +130,7 @@ class Pipeline:
         if stuck:
             self.broken.set()
         self._answer_the_rest()
+        self.end_parts()
         if self._cause is not None:
             raise AlganError(f"the pipeline broke: {self._cause}") from self._cause
         if stuck:
@@ -292,6 +307,14 @@ class Pipeline:
             self._write(said)
             if frame.reply:
                 self._deliver(frame.reply, said)
+            for part in self.parts.settle(said) if self.parts is not None else ():
+                self._write(part)
+
+    def _publish(self, verdicts: list[FrameVerdict]) -> None:
+        if verdicts:
+            with self._emitting:
+                for said in verdicts:
+                    self._write(said)
 
     def _write(self, said: FrameVerdict) -> None:
         for sink in self._sinks:

@@ -22,6 +22,7 @@ from algan_stream.health import Health, HealthServer
 from algan_stream.intake import Backpressure
 from algan_stream.ledger import CameraAccount
 from algan_stream.metrics import Metrics
+from algan_stream.parts import SUFFIX, open_parts
 from algan_stream.pipeline import Pipeline
 from algan_stream.sinks.base import Sink
 from algan_stream.sinks.outlet import DeliveryCounts, Outlet, open_sink
@@ -78,6 +79,7 @@ class Service:
         self._line = line
         self._running, self._stop = threading.Event(), threading.Event()
         self._failed: list[BaseException] = []
+        self._cameras_of: dict[str, set[str]] = {}  # by configured camera: what its source sends under
         self.bundle = read_bundle(line.bundle)
         self._build: BackgroundBuild | None = None
         #: What serves at this moment.
@@ -96,6 +98,8 @@ class Service:
             for i, section in enumerate(line.sinks):
                 self.sinks.append(open_sink(section, f"sinks[{i}]"))
             self.pipeline = Pipeline(self.bundle, self.engine, self.sinks, line.batch)
+            if any(camera.track for camera in line.cameras):
+                self.pipeline.parts = open_parts(self.pipeline.ledger)
             for i, camera in enumerate(line.cameras):
                 self._open_camera(camera, f"cameras[{i}]")
             if line.http and metrics:
@@ -179,12 +183,18 @@ class Service:
         return self._stop.wait(timeout_s)
 
     def _open_camera(self, camera: CameraConfig, path: str) -> None:
+        seen = self._cameras_of.setdefault(camera.id, set())
         box_module, box_config = plugins.load("boxes", camera.boxes, f"{path}.boxes")
         module, config = plugins.load("sources", camera.source, f"{path}.source")
 
         def open_lane(name: str, queue_size: int) -> None:
             if name != camera.id and name in {other.id for other in self._line.cameras}:
                 raise InputError(f"camera {name} is another source's in this line")
+            if self.pipeline.parts is not None and name.endswith(SUFFIX):
+                raise InputError(
+                    f"camera {name}: names ending in {SUFFIX} are for tracked parts in this line"
+                )
+            seen.add(name)
             self.pipeline.open_camera(name, queue_size, camera.backpressure or default)
 
         context = SourceContext(
@@ -216,7 +226,8 @@ class Service:
             for frame in source.frames(self._stop):
                 frame.rule, frame.when_empty = camera.rule, camera.when_empty
                 find_boxes(boxes, frame)
-                self.pipeline.receive(frame)
+                self.pipeline.receive(frame, camera.track)
+            self.pipeline.end_parts(self._cameras_of[camera.id])
         except BaseException as error:
             log.exception("a source broke")
             self._failed.append(error)

@@ -330,7 +330,7 @@ class Frame:
     rule: Rule | None = None
     when_empty: WhenEmpty = "unknown"
     box_names: tuple[str, ...] | None = None
-    track_ids: tuple[int, ...] | None = None
+    track_ids: tuple[int | None, ...] | None = None
     boxes_ns: int = 0
     vector: npt.NDArray[np.float32] | None = None
     received_ns: int = 0

@@ -2,9 +2,10 @@
 
     ALGAN_DATA=… python benchmarks/blobs.py
 
-The clips are Intel's sample videos (CC BY 4.0) under $ALGAN_DATA/videos. Where each part lies was read from them by
-hand, in a frame every half second; between those it moves in a straight line, so that a box is right to some pixels.
-A part counts in frames in which it is wholly in view, and is found by a box of IoU 0.5 or more; any other box is false.
+The clips are Intel's sample videos (CC BY 4.0) under $ALGAN_DATA/videos. Where each part lies was read
+from them by hand, in a few frames; between those it moves in a straight line, so that a box is right to some
+pixels. A part counts in frames in which it is wholly in view, and is found by a box of IoU
+0.5 or more; any other box is false.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import numpy as np
 from algan_stream.boxes.blobs import Config, create
 from algan_stream.types import Frame
 
-#: By clip, for each part: first and last frame wholly in view, x_min in the first of them, its way per frame, width,
-#: y_min, y_max; in pixels.
+#: By clip, for each part: first and last frame wholly in view, x_min in the first of them, its way per frame,
+#: width, y_min, y_max; in pixels.
 TRUTH = {
     "bolt-multi-size-detection.gif": [(3, 21, 20, 22.5, 48, 20, 245)],
     "fruit-and-vegetable-detection.gif": [
@@ -86,7 +87,7 @@ def main() -> None:
             finder = create(Config(**keys, **more))
             good = false = parts = 0
             seconds = []
-            # Played twice where the belt is learned: the clips are too short to learn from and to be judged by.
+            # Played twice where the belt is learned: the clips are too short for both.
             for rounds in range(2 if keys["background"] == "learned" else 1):
                 good = false = parts = 0
                 for i, image in enumerate(frames):

@@ -20,9 +20,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Section `boxes` with `kind: blobs`. Lengths and areas are in pixels of the frame.
 
     Attributes:
-        background: What the empty belt looks like: `learned` from the stream itself (MOG2: parts must move on, a
-            part that stays becomes background), `image`: the file at `path`; `threshold`: darker, or brighter,
-            than `level`.
+        background: What the empty belt looks like: `learned` from the stream itself (MOG2; a part that stays
+            becomes background); `image`: the file at `path`; `threshold`: darker, or brighter, than `level`.
         path: Picture of the empty belt, as large as the frames.
         level: Difference from the background that counts, 1 to 255, or with `threshold` the grey level.
         parts: With `threshold`: whether parts are `brighter` or `darker` than the level.
