@@ -31,7 +31,7 @@ $(VENV)/.runtime: $(VENV)/.created pyproject.toml constraints.txt $(NATIVE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) install --quiet --no-build-isolation -e '.[train,backbone,distributed,ray,optuna,tensorboard,quantize,triton,onnxruntime,mqtt,database,modbus,opcua,stream,v4l2,pylon,genicam]' --group dev
+	$(PIP) install --quiet --no-build-isolation -e '.[train,backbone,distributed,ray,optuna,tensorboard,quantize,triton,onnxruntime,mqtt,database,modbus,opcua,stream,v4l2,pylon,genicam,track]' --group dev
 	@touch $@
 
 setup: $(VENV)/.runtime  ## Install the runtime into .venv (no torch)

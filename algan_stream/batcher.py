@@ -236,5 +236,5 @@ def _usable_boxes(job: Job) -> tuple[npt.NDArray[np.float32] | None, list[int], 
     if job.targets == [None]:
         return None, [0], []
     boxes = np.asarray(job.targets, np.float32).reshape(-1, 4)
-    usable = usable_boxes(boxes, job.frame.image)
+    usable = usable_boxes(boxes, job.frame.image, job.frame.pixel_format)
     return boxes[usable], np.flatnonzero(usable).tolist(), np.flatnonzero(~usable).tolist()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import zmq
 
 from algan_stream import wire
+from algan_stream.detections import to_xyxy
 from algan_stream.errors import InputError, ProtocolError
 from algan_stream.types import MAX_FEATURES, Box, FrameVerdict, PixelFormat
 
@@ -91,7 +93,7 @@ class Client:
         image: npt.NDArray[np.uint8],
         *,
         pixel_format: PixelFormat = "bgr8",
-        boxes: npt.ArrayLike | None = None,
+        boxes: Any = None,
         part_id: str = "",
         deadline_ms: float | None = None,
         captured_ns: int | None = None,
@@ -102,7 +104,8 @@ class Client:
             image: uint8 (H, W, 3), or (H, W) for `grey8`; sent as it is, so it must not change before
                 its verdict. Rows with gaps are copied together first.
             pixel_format: Order of the last axis.
-            boxes: (N, 4) xyxy pixels to score, or None for the whole frame.
+            boxes: (N, 4) xyxy pixels to score, or what a detector gave: whatever `detections.to_xyxy` takes;
+                None for the whole frame.
             part_id: Comes back with the verdict.
             deadline_ms: A verdict later than this after arrival comes as `unknown`.
             captured_ns: Unix time of capture; now, if not given.
@@ -290,10 +293,7 @@ class Client:
                 self.closing = True
 
 
-def _boxes(boxes: npt.ArrayLike | None) -> list[Box] | None:
+def _boxes(boxes: Any) -> list[Box] | None:
     if boxes is None:
         return None
-    array = np.asarray(boxes, np.float64)
-    if array.size and (array.ndim != 2 or array.shape[1] != 4):
-        raise InputError(f"boxes: expected shape (N, 4), xyxy pixels, got {array.shape}")
-    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in array.reshape(-1, 4).tolist()]
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in to_xyxy(boxes).tolist()]

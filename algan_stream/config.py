@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import yaml
@@ -16,14 +16,61 @@ from algan_stream.errors import ConfigError
 from algan_stream.guard.config import GuardConfig
 from algan_stream.intake import Backpressure
 from algan_stream.plugins import convert
+from algan_stream.types import Rule, WhenEmpty
 
-#: Keys of a source, sink or engine that name files or folders, as do those that end in `_file`.
+#: Keys of a source, boxes, a sink or an engine that name files or folders, as do those that end in `_file`.
 _PATHS = ("path", "spill", "cache")
 #: Keys of a source or sink whose sections may name such files.
 _NESTED = ("camera", "delivery")
 
 #: Names of cameras: they stand in topics, file names and metrics.
 CAMERA_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class TrackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Key `track` of a camera: a part that is seen in several frames gets one verdict, see `parts.py`.
+
+    Attributes:
+        conclude: When: once it is `lost`, when its centre crosses a `line`, or after so many `frames`; at the
+            latest when it is lost.
+        axis: Along which the line is crossed: `x`: it stands upright; `y`: it lies level.
+        at_px: Where the line is on that axis, in pixels.
+        frames: With `conclude: frames`: in so many frames the part must have been found.
+        lost_frames: A part that is not found for so many frames is gone.
+        reach: A box may be so far from where its part is expected, in sides of the box.
+        verdict: `mean`: the mean of its scores against the threshold; `max`: the worst frame stands for it;
+            `vote`: half of the frames reject; `count`: `reject_frames` do.
+        reject_frames: See there.
+        min_frames: With fewer frames that have a verdict it is `unknown(too_few_frames)`, unless rejected.
+        max_unknown: With a larger share of frames without one it is `unknown(too_many_unknown)`, likewise.
+    """
+
+    conclude: Literal["lost", "line", "frames"] = "lost"
+    axis: Literal["x", "y"] = "x"
+    at_px: float | None = None
+    frames: int = 10
+    lost_frames: int = 5
+    reach: float = 0.7
+    verdict: Literal["mean", "max", "vote", "count"] = "mean"
+    reject_frames: int = 2
+    min_frames: int = 3
+    max_unknown: float = 0.5
+
+    def __post_init__(self) -> None:
+        if (self.conclude == "line") != (self.at_px is not None):
+            raise ValueError("at_px: is needed with conclude: line, and with no other")
+        for name, value, low, high in (
+            ("frames", self.frames, 1, 100_000),
+            ("lost_frames", self.lost_frames, 1, 10_000),
+            ("reach", self.reach, 0.01, 100),
+            ("reject_frames", self.reject_frames, 1, 100_000),
+            ("min_frames", self.min_frames, 1, 100_000),
+            ("max_unknown", self.max_unknown, 0, 0.99),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        if self.conclude == "frames" and self.frames < self.min_frames:
+            raise ValueError(f"frames: expected min_frames, {self.min_frames}, or more, got {self.frames}")
 
 
 class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,6 +81,10 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         source: Where frames come from; `kind` names the plugin.
         boxes: Which parts of a frame are scored; `attached`: the boxes that come with the frame, or the
             whole frame where none come; `whole`: always the whole frame.
+        rule: The verdict on a frame from those on its boxes; by default the worst stands for it.
+        when_empty: What it means that no box was found: `unknown`; `ignore`: the frame is in the accounts,
+            but no sink gets a verdict on it; `pass`: there is nothing that could be bad.
+        track: How parts are tracked over frames; None: they are not.
         backpressure: What happens when the queue is full; by default `drop_oldest` for live sources and
             `block` for all others.
         queue_size: Most frames that wait for this camera.
@@ -45,6 +96,9 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     id: str
     source: dict[str, Any]
     boxes: dict[str, Any] = msgspec.field(default_factory=lambda: {"kind": "attached"})
+    rule: Rule | None = None
+    when_empty: WhenEmpty = "unknown"
+    track: TrackConfig | None = None
     backpressure: Backpressure | None = None
     queue_size: int = 16
     deadline_ms: float | None = None
@@ -164,6 +218,8 @@ class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         names = [camera.id for camera in self.cameras]
         if not names:
             raise ValueError("cameras: expected at least one camera, got none")
+        if taken := {f"{camera.id}.parts" for camera in self.cameras if camera.track} & set(names):
+            raise ValueError(f"cameras: {taken.pop()} is the name of the parts that a tracked camera sees")
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(
                 f"cameras: each id must be unique, got {', '.join(sorted(twice))} more than once"
@@ -220,7 +276,12 @@ def _with_absolute_paths(line: LineConfig, folder: Path) -> LineConfig:
 
     bundle = line.bundle if line.bundle == "demo" else str(folder / line.bundle)
     cameras = tuple(
-        msgspec.structs.replace(c, source=placed(c.source), guard=c.guard and c.guard.placed(folder))
+        msgspec.structs.replace(
+            c,
+            source=placed(c.source),
+            boxes=placed(c.boxes),
+            guard=c.guard and c.guard.placed(folder),
+        )
         for c in line.cameras
     )
     return msgspec.structs.replace(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from algan_stream.calibration import Calibration, p_values
-from algan_stream.types import Box, BoxVerdict, Frame, Outcome, VerdictKind
+from algan_stream.types import Box, BoxVerdict, Frame, Outcome, Rule, VerdictKind
 
 #: Which verdict stands for a frame with several boxes: the first of these that any box has.
 _WORST_FIRST = (VerdictKind.REJECT, VerdictKind.UNKNOWN, VerdictKind.PASS)
@@ -73,6 +74,44 @@ class Decider:
 def unknown(reason: str, box: Box | None = None) -> BoxVerdict:
     """A verdict that must never be taken for `pass`."""
     return BoxVerdict(box=box, verdict=VerdictKind.UNKNOWN, reason=reason)
+
+
+def by_rule(rule: Rule, verdicts: list[BoxVerdict]) -> tuple[VerdictKind, str]:
+    """The verdict on a frame with these boxes by a camera's rule, and why.
+
+    - `reject` if enough boxes are rejected, whatever the others are; or all of them.
+    - else `pass` if no more boxes are unknown than the rule tolerates, at least one passes, and the frame
+      would not be rejected even if each of the unknown ones were.
+    - else `unknown`, for the reason of the first box that is.
+    """
+    rejected = sum(verdict.verdict is VerdictKind.REJECT for verdict in verdicts)
+    open_ones = [verdict for verdict in verdicts if verdict.verdict is VerdictKind.UNKNOWN]
+    if not verdicts:
+        return worst(verdicts)
+    if rule.rejects(rejected, len(verdicts)) or rejected == len(verdicts):
+        few = (rule.reject_boxes or 1) == 1 and rule.reject_share is None
+        return VerdictKind.REJECT, worst(verdicts)[
+            1
+        ] if few else f"boxes_rejected: {rejected} of {len(verdicts)}"
+    if open_ones and (
+        not rule.tolerate_unknown >= len(open_ones) < len(verdicts) - rejected
+        or rule.rejects(rejected + len(open_ones), len(verdicts))
+    ):
+        return VerdictKind.UNKNOWN, open_ones[0].reason
+    return VerdictKind.PASS, ""
+
+
+def named(frame: Frame, verdicts: list[BoxVerdict]) -> list[BoxVerdict]:
+    """The same verdicts with the names and part numbers that the frame has for its boxes."""
+    names, tracks = frame.box_names, frame.track_ids
+    if frame.boxes is None or (names is None and tracks is None):
+        return verdicts
+    return [
+        msgspec.structs.replace(
+            verdict, name=names[i] if names else "", track_id=tracks[i] if tracks else None
+        )
+        for i, verdict in enumerate(verdicts)
+    ]
 
 
 def worst(verdicts: list[BoxVerdict]) -> tuple[VerdictKind, str]:

@@ -198,6 +198,7 @@ class DriftMonitor(Sink):
     """
 
     def __init__(self, line: DriftConfig, cameras: Mapping[str, DriftConfig] | None = None) -> None:
+        self.only = "frames"  # a part's scores are those of its frames
         self._line, self._sections = line, dict(cameras or {})
         self._cameras: dict[str, CameraDrift | None] = {}
         self._model, self._calibration = "", Calibration(good_scores=(), threshold=math.inf)

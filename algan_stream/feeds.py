@@ -13,6 +13,7 @@ from algan_stream.errors import ConfigError, InputError
 from algan_stream.guard.guard import Guard, open_guard
 from algan_stream.intake import Backpressure
 from algan_stream.ledger import Ledger
+from algan_stream.parts import SUFFIX, open_parts
 from algan_stream.pipeline import Pipeline
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.types import VectorSpec
@@ -64,6 +65,7 @@ class Feed:
             time.sleep(_GLANCE_S)
         if not self.running:  # it must not find its camera gone
             self.source.close()
+            self.boxes.close()
         return not (self.running or waiting)
 
     def _in_flight(self, ledger: Ledger) -> bool:
@@ -87,11 +89,15 @@ def open_feed(camera: CameraConfig, path: str, pipeline: Pipeline, feeds: list[F
     box_module, box_config = plugins.load("boxes", camera.boxes, f"{path}.boxes")
     module, config = plugins.load("sources", camera.source, f"{path}.source")
     names, bundle = {camera.id}, pipeline.model.bundle
+    if camera.track and pipeline.parts is None:
+        pipeline.parts = open_parts(pipeline.ledger)
     guard = open_guard(camera.guard, bundle.manifest.spec, f"{path}.guard")
 
     def open_lane(name: str, queue_size: int) -> None:
         if name != camera.id and name in {other.camera.id for other in tuple(feeds)}:
             raise InputError(f"camera {name} is another source's in this line")
+        if pipeline.parts is not None and name.endswith(SUFFIX):
+            raise InputError(f"camera {name}: names ending in {SUFFIX} are for tracked parts in this line")
         pipeline.open_camera(name, queue_size, camera.backpressure or default)
         names.add(name)
 
@@ -102,8 +108,12 @@ def open_feed(camera: CameraConfig, path: str, pipeline: Pipeline, feeds: list[F
         source: Source = module.create(config, context)
     default: Backpressure = "drop_oldest" if source.live else "block"
     open_lane(camera.id, camera.queue_size)
-    feed = Feed(camera, source, box_module.create(box_config), context, names, guard=guard)
+    with plugins.placed(f"{path}.boxes"):
+        boxes: BoxFinder = box_module.create(box_config)
+    feed = Feed(camera, source, boxes, context, names, guard=guard)
     feeds.append(feed)
+    if camera.rule is not None and getattr(box_config, "fuse", "max") == "mean":
+        raise ConfigError(f"{path}.rule: cannot be combined with boxes.fuse mean; remove one of them")
     wanted = "vector" if isinstance(bundle.manifest.spec, VectorSpec) else "image"
     if wanted not in source.payloads:
         raise ConfigError(

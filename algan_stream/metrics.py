@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -39,9 +39,12 @@ class Metrics(Sink):
         service: Has its bundle and engine; its pipeline and sources are needed at the first scrape only.
     """
 
+    takes_ignored: ClassVar[bool] = True  # as the ledger has them
+
     def __init__(self, service: Service) -> None:
         from prometheus_client import CollectorRegistry, ProcessCollector
 
+        self.only = "frames"  # a part's scores are those of its frames
         self._service = service
         self._score_edges = score_edges(service.bundle.manifest.calibration)
         self._cameras: dict[str, _CameraHistograms] = {}

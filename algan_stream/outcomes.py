@@ -46,6 +46,7 @@ class Outcomes(Sink):
     """
 
     def __init__(self, window: int) -> None:
+        self.only = "frames"  # a part's scores are those of its frames
         self._size = window
         self._windows: dict[_Key, _Window] = {}
 

@@ -13,17 +13,19 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from algan_stream.batcher import Batch, BatchConfig, Batcher, Job, targets_of
 from algan_stream.bundle import Bundle
-from algan_stream.decision import in_time, unknown
+from algan_stream.config import TrackConfig
+from algan_stream.decision import by_rule, in_time, named, unknown
 from algan_stream.engines.base import Engine
 from algan_stream.errors import AlganError, EngineError, LedgerError
 from algan_stream.inputs import misfit
 from algan_stream.intake import Backpressure, Intake
 from algan_stream.ledger import Ledger
 from algan_stream.model import Model
+from algan_stream.parts import Parts
 from algan_stream.sinks.base import Sink
 from algan_stream.types import BoxVerdict, Frame, FrameVerdict, Outcome, StageTimes, VerdictKind
 
@@ -47,6 +49,8 @@ class Pipeline:
         #: Set when a thread of the pipeline has died; `close` then raises what killed it.
         self.broken = threading.Event()
         self.sink_errors = 0
+        #: The parts that cameras track, where any does.
+        self.parts: Parts | None = None
         #: How often a batch of each size was submitted.
         self.batch_sizes: Counter[int] = Counter()
         self._cause: BaseException | None = None
@@ -83,8 +87,13 @@ class Pipeline:
         """Makes a camera's queue; needed before its first frame."""
         self._intake.open_lane(camera, queue_size, backpressure)
 
-    def receive(self, frame: Frame) -> None:
-        """Takes one frame into the accounts and the queue; blocks if its camera's policy says so."""
+    def receive(self, frame: Frame, track: TrackConfig | None = None) -> None:
+        """Takes one frame into the accounts and the queue; blocks if its camera's policy says so.
+
+        With `track`, its boxes are shown to be parts, and verdicts on those that have ended go out.
+        """
+        if track is not None and self.parts is not None:
+            self._publish(self.parts.announce(frame, track))
         frame.received_ns = time.monotonic_ns()
         frame.entry = self.ledger.open(frame.camera, 0 if frame.boxes is None else len(frame.boxes))
         self._open[frame.entry] = frame
@@ -98,6 +107,11 @@ class Pipeline:
             tap(frame)
         for fallen, reason in self._intake.put(frame):
             self._end_unscored(fallen, Outcome.DROPPED, reason)
+
+    def end_parts(self, cameras: Iterable[str] | None = None) -> None:
+        """No more frames come of these cameras: what is tracked there has ended."""
+        if self.parts is not None:
+            self._publish(self.parts.finish(cameras))
 
     def swap(self, model: Model) -> threading.Event:
         """Goes over to another model between two batches, at once where no frames come.
@@ -128,6 +142,7 @@ class Pipeline:
         if stuck:
             self.broken.set()
         self._answer_the_rest()
+        self.end_parts()
         if self._cause is not None:
             raise AlganError(f"the pipeline broke: {self._cause}") from self._cause
         if stuck:
@@ -169,7 +184,9 @@ class Pipeline:
         if self._batcher.hopeless(frame, now, engine_idle=self._engine_idle()):
             self._end_unscored(frame, Outcome.EXPIRED, "expired")
         elif frame.boxes is not None and len(frame.boxes) == 0:
-            self._end_unscored(frame, Outcome.FAILED, "no_boxes")
+            told = frame.when_empty == "unknown"  # else the camera says that empty frames are in order
+            outcome, reason = (Outcome.FAILED, "no_boxes") if told else (Outcome.SCORED, "empty")
+            self._end_unscored(frame, outcome, reason)
         else:
             for batch in self._batcher.add(Job(frame, targets_of(frame), now, self.model)):
                 self._submit(batch)
@@ -235,10 +252,11 @@ class Pipeline:
         failed = [i for i, outcome in enumerate(job.outcomes) if outcome is not Outcome.SCORED]
         outcome = job.outcomes[failed[0]] if failed else Outcome.SCORED
         stages = StageTimes(
+            boxes_ms=job.frame.boxes_ns / 1e6,
             queue_ms=(job.taken_ns - job.frame.received_ns) / 1e6,
             preprocess_ms=job.preprocess_ns / 1e6,
             infer_ms=job.infer_ns / 1e6,
-            total_ms=(now - job.frame.received_ns) / 1e6,
+            total_ms=(now - job.frame.received_ns + job.frame.boxes_ns) / 1e6,
         )
         ledger_reason = verdicts[failed[0]].reason if failed else ""
         self._emit(job.frame, verdicts, outcome, ledger_reason, stages, job.outcomes, job.model)
@@ -249,7 +267,8 @@ class Pipeline:
         boxes = targets_of(frame)
         verdicts = [unknown(reason, box) for box in boxes]
         waited_ms = (time.monotonic_ns() - frame.received_ns) / 1e6
-        stages = StageTimes(queue_ms=waited_ms, total_ms=waited_ms)
+        found_ms = frame.boxes_ns / 1e6
+        stages = StageTimes(boxes_ms=found_ms, queue_ms=waited_ms, total_ms=found_ms + waited_ms)
         self._emit(frame, verdicts, outcome, reason, stages, [outcome] * len(boxes), self.model)
 
     def _answer_the_rest(self) -> None:
@@ -275,7 +294,12 @@ class Pipeline:
     ) -> None:
         kind, why, fused = VerdictKind.UNKNOWN, reason, None
         if verdicts:
+            verdicts = named(frame, verdicts)
             kind, why, fused = model.decider.fuse(verdicts, frame.fuse)
+            if frame.rule is not None:
+                kind, why = by_rule(frame.rule, verdicts)
+        elif outcome is Outcome.SCORED and frame.when_empty == "pass":
+            kind = VerdictKind.PASS
         said = FrameVerdict(
             camera=frame.camera,
             frame_id=frame.frame_id,
@@ -297,13 +321,26 @@ class Pipeline:
             boxes = None if frame.boxes is None else box_outcomes
             self.ledger.close(frame.camera, frame.entry, outcome, reason, boxes, (kind, why))
             self._open.pop(frame.entry, None)
-            for sink in self.sinks:
-                if sink.wants_frames:
-                    self._deliver(sink.write_frame, said, frame)
-                else:
-                    self._deliver(sink.write, said)
+            self._write(said, frame)
             if frame.reply:  # last: with it the client may write its memory anew
                 self._deliver(frame.reply, said)
+            for part in self.parts.settle(said) if self.parts is not None else ():
+                self._write(part)
+
+    def _publish(self, verdicts: list[FrameVerdict]) -> None:
+        if verdicts:
+            with self._emitting:
+                for said in verdicts:
+                    self._write(said)
+
+    def _write(self, said: FrameVerdict, frame: Frame | None = None) -> None:
+        for sink in self.sinks:
+            if not sink.wants(said):
+                continue
+            if not sink.wants_frames:
+                self._deliver(sink.write, said)
+            elif frame is not None:  # a part has no pixels of its own
+                self._deliver(sink.write_frame, said, frame)
 
     def _deliver(self, write: Callable[..., None], said: FrameVerdict, *before: Frame) -> None:
         try:

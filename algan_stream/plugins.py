@@ -28,6 +28,7 @@ _HELPERS = frozenset(
     | {"backlog", "outlet"}
     | {"features", "link", "live", "pixels", "trigger_modbus", "trigger_zmq", "triggers"}
     | {"backlog", "breaker", "buffers", "frames", "handshake", "opcua_security", "outlet", "retention"}
+    | {"any_graph", "decoders", "tracking"}
 )
 
 

@@ -47,6 +47,7 @@ class Recalibration(Sink):
     """Collects scores of one camera while parts go by that are all good."""
 
     def __init__(self) -> None:
+        self.only = "frames"  # a part's scores are those of its frames
         self._lock = threading.Lock()
         self._state = Collected()
         self._model: Model | None = None

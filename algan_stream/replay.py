@@ -103,7 +103,7 @@ class Judge:
         if (
             rows is not None
             and isinstance(self._spec, InputSpec)
-            and not usable_boxes(rows, frame.image).all()
+            and not usable_boxes(rows, frame.image, frame.pixel_format).all()
         ):
             raise InputError("a box that has a score lies outside of the image")
         inputs = empty_slots(len(scored), self._spec)

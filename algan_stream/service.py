@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from algan_stream import plugins
-from algan_stream.boxes.base import BoxFinder
+from algan_stream.boxes.base import BoxFinder, find_boxes
 from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.config import CameraConfig, LineConfig
 from algan_stream.control import Control
@@ -294,8 +294,10 @@ class Service:
             for frame in feed.source.frames(feed.stop):
                 if feed.guard is not None:
                     feed.guard.check(frame)
-                frame.boxes = feed.boxes.find(frame)
-                self.pipeline.receive(frame)
+                frame.rule, frame.when_empty = feed.camera.rule, feed.camera.when_empty
+                find_boxes(feed.boxes, frame)
+                self.pipeline.receive(frame, feed.camera.track)
+            self.pipeline.end_parts(feed.names)
         except BaseException as error:
             log.exception("a source broke")
             self._failed.append(error)
@@ -314,8 +316,9 @@ class Service:
     def _close_all(self) -> None:
         if self._build is not None:
             self._build.stop()
-        parts: list[Control | Source | Sink | Engine | HealthServer] = [self.control] if self.control else []
-        parts += [source for _, source, _ in self.sources]
+        parts: list[Control | Source | BoxFinder | Sink | Engine | HealthServer]
+        parts = [self.control] if self.control else []
+        parts += [part for feed in self.feeds for part in (feed.source, feed.boxes)]
         parts += [self.http] if self.http else []
         for sink in self.sinks:
             if isinstance(sink, QueuedSink):

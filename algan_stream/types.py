@@ -27,6 +27,9 @@ CameraFormat = Literal[
 #: White of a 16-bit image that uses all its range.
 FULL_RANGE = 65535
 
+#: What a frame without any box means.
+WhenEmpty = Literal["unknown", "ignore", "pass"]
+
 #: Most numbers in a vector.
 MAX_FEATURES = 1 << 20
 
@@ -155,6 +158,37 @@ class VerdictKind(str, Enum):
     UNKNOWN = "unknown"
 
 
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Key `rule` of a camera: the verdict on a frame from those on its boxes; see `decision.by_rule`.
+
+    Attributes:
+        reject_boxes: So many rejected boxes reject the frame; 1: the worst box stands for it.
+        reject_share: Or this share of all its boxes, above 0 and up to 1.
+        tolerate_unknown: So many boxes may be unknown in a frame that passes; each is counted as if it were
+            rejected. 0: every box must have been scored.
+    """
+
+    reject_boxes: int | None = None
+    reject_share: float | None = None
+    tolerate_unknown: int = 0
+
+    def __post_init__(self) -> None:
+        if self.reject_boxes is not None and self.reject_share is not None:
+            raise ValueError("reject_share: expected either reject_boxes or reject_share")
+        if self.reject_boxes is not None and not 1 <= self.reject_boxes <= 1_000_000:
+            raise ValueError(f"reject_boxes: expected 1 or more, got {self.reject_boxes}")
+        if self.reject_share is not None and not 0 < self.reject_share <= 1:
+            raise ValueError(f"reject_share: expected above 0 and up to 1, got {self.reject_share}")
+        if not 0 <= self.tolerate_unknown <= 1_000_000:
+            raise ValueError(f"tolerate_unknown: expected 0 or more, got {self.tolerate_unknown}")
+
+    def rejects(self, boxes: int, of: int) -> bool:
+        """Whether so many rejected boxes of all reject the frame."""
+        if self.reject_share is not None:
+            return boxes > 0 and boxes >= self.reject_share * of - 1e-9  # 3 of 10 are 0.3 of them
+        return boxes >= (self.reject_boxes or 1)
+
+
 class BoxVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one box, or on the whole frame where `box` is None.
 
@@ -165,6 +199,8 @@ class BoxVerdict(msgspec.Struct, frozen=True, kw_only=True):
         score: −logit of the discriminator; higher is more anomalous. None if there is none.
         p_value: Conformal p-value of the score among good images, in (0, 1]. None without a score
             or without calibration.
+        name: Of the pocket of a layout, or the class of a detector; empty where it has none.
+        track_id: Number of the part that the box shows, where the camera tracks; the same in all its frames.
     """
 
     box: Box | None = None
@@ -172,26 +208,54 @@ class BoxVerdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     score: float | None = None
     p_value: float | None = None
+    name: str = ""
+    track_id: int | None = None
 
 
 class StageTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds a frame spent in each stage, and in all of them."""
+    """Milliseconds a frame spent in each stage, and in all of them; `boxes_ms`: finding its boxes."""
 
+    boxes_ms: float = 0.0
     queue_ms: float = 0.0
     preprocess_ms: float = 0.0
     infer_ms: float = 0.0
     total_ms: float = 0.0
 
 
+class PartTrack(msgspec.Struct, frozen=True, kw_only=True):
+    """What the verdict on a tracked part is made of.
+
+    Attributes:
+        camera: Name of the camera that saw it.
+        track_id: Number of the part there, as its boxes have it.
+        ended: Why it was concluded: `lost`, `line`, `frames`, `restart` (the source began anew) or `end` (of
+            the stream).
+        first_frame_id: Frame in which it was found first.
+        last_frame_id: Last frame that counts.
+        passed: Frames in which its box passed.
+        rejected: Frames in which it was rejected.
+        unknown: Frames in which it was found, but has no verdict.
+    """
+
+    camera: str
+    track_id: int
+    ended: str
+    first_frame_id: int
+    last_frame_id: int
+    passed: int
+    rejected: int
+    unknown: int
+
+
 class FrameVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes out for every frame, with its provenance.
+    """What goes out for every frame, and for every tracked part, with its provenance.
 
     Attributes:
         camera: Name of the camera.
         frame_id: Number of the frame in this camera's stream, as the source counts; from 0.
         part_id: The caller's own name for the frame or part (file name, PLC part number), or "".
-        verdict: The worst of the boxes' verdicts: reject before unknown before pass; or what their mean score
-            says, see `Frame.fuse`.
+        verdict: The worst of the boxes' verdicts: reject before unknown before pass; or what the camera's
+            `rule`, or the boxes' mean score, says (see `Frame.fuse`).
         reason: Reason of that worst verdict, or of the fused score.
         fused_score: Mean score of the boxes, where that decides on the frame and every box has a score in
             time; else None.
@@ -202,6 +266,9 @@ class FrameVerdict(msgspec.Struct, frozen=True, kw_only=True):
         model: First 12 hex digits of the model's SHA-256.
         engine: Kind, version, device and precision of the engine.
         stages: Time spent in each stage.
+        part: Set where this is the verdict on a part that was tracked over frames, not on a frame. `camera`
+            is then `NAME.parts`, `frame_id` counts these parts from 0, `captured_ns` is that of the last
+            frame that counts, and `boxes` holds its box there.
     """
 
     camera: str
@@ -217,6 +284,7 @@ class FrameVerdict(msgspec.Struct, frozen=True, kw_only=True):
     engine: str = ""
     stages: StageTimes = StageTimes()
     fused_score: float | None = None
+    part: PartTrack | None = None
 
 
 @dataclass(slots=True)
@@ -238,6 +306,11 @@ class Frame:
         reply: Called with the verdict, from the pipeline's thread; must not block.
         fuse: How the boxes' verdicts become the frame's; `max`: the worst stands for it; `mean`: the mean of
             their scores is compared with the threshold.
+        rule: The camera's; None: as `fuse` says.
+        when_empty: What it means that boxes were looked for and none was found, see `CameraConfig`.
+        box_names: Name of each box, or None.
+        track_ids: Number of the part in each box, or None where the camera does not track.
+        boxes_ns: Time that it took to find the boxes.
         vector: (features,) float32 instead of an image, which is then empty; read-only and held likewise.
         received_ns: `time.monotonic_ns()` when the pipeline took it.
         entry: Its entry in the ledger, set by the pipeline.
@@ -254,6 +327,11 @@ class Frame:
     fault: str = ""
     reply: Callable[[FrameVerdict], None] | None = None
     fuse: Literal["max", "mean"] = "max"
+    rule: Rule | None = None
+    when_empty: WhenEmpty = "unknown"
+    box_names: tuple[str, ...] | None = None
+    track_ids: tuple[int | None, ...] | None = None
+    boxes_ns: int = 0
     vector: npt.NDArray[np.float32] | None = None
     received_ns: int = 0
     entry: int = -1

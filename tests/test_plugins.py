@@ -15,7 +15,7 @@ from algan_stream.errors import PluginError
 
 _GROUPS: dict[plugins.Group, set[str]] = {
     "sources": {"folder", "video", "zmq"},
-    "boxes": {"attached", "tiles", "whole"},
+    "boxes": {"attached", "blobs", "callable", "detector", "layout", "tiles", "whole"},
     "engines": {"onnxruntime", "openvino"},
     "sinks": {"jsonl", "zmq_pub"},
 }
@@ -26,7 +26,8 @@ def test_the_built_in_ones_are_found_and_helpers_are_not(group: plugins.Group) -
     found = plugins.kinds(group)
     assert found == sorted(found)
     assert _GROUPS[group] <= set(found)
-    assert not {"base", "gate", "graph", "onnxruntime_session", "openvino_device"} & set(found)
+    helpers = {"base", "gate", "graph", "any_graph", "onnxruntime_session", "openvino_device"}
+    assert not (helpers | {"decoders", "tracking"}) & set(found)
 
 
 @pytest.mark.parametrize("group", _GROUPS)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from algan_stream.boxes.base import BoxFinder
+from algan_stream.plain import size_of
 from algan_stream.types import Frame
 
 
@@ -53,7 +54,7 @@ class Tiles(BoxFinder):
         if frame.vector is not None or frame.fault:
             return frame.boxes
         frame.fuse = self._config.fuse
-        height, width = frame.image.shape[:2]
+        width, height = size_of(frame.image, frame.pixel_format)
         tile_width = self._config.width_px or self._config.height_px
         return tile_boxes(height, width, self._config.height_px, tile_width, self._config.overlap_px)
 

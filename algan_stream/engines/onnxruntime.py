@@ -17,9 +17,11 @@ import numpy.typing as npt
 
 from algan_stream.bundle import Bundle
 from algan_stream.cpus import available_cpus
+from algan_stream.engines.any_graph import AnyGraph, OpenShape
 from algan_stream.engines.base import Engine, EngineConfig, EngineIdentity, Slot
 from algan_stream.engines.graph import Floats, Graph, Shape
-from algan_stream.engines.onnxruntime_session import check_choice, library, offered, open_session
+from algan_stream.engines.onnxruntime_session import PROVIDERS, check_choice, library, offered, open_session
+from algan_stream.errors import EngineError
 
 #: Batches at the same time on a GPU where the configuration leaves it open: one copies while one computes.
 _GPU_STREAMS = 2
@@ -211,3 +213,49 @@ def open_graph(
 ) -> OnnxRuntimeGraph:
     """Compiles an ONNX file beside the bundle's model; see `graph.open_graph`."""
     return OnnxRuntimeGraph(path, input_shape, outputs, config)
+
+
+class OnnxRuntimeAnyGraph(AnyGraph):
+    """An ONNX file whose inputs and outputs are its own, run by the thread that asks."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        check_choice(config.provider, config.precision)
+        ort = library()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = config.threads or available_cpus()
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        wanted = PROVIDERS[config.provider]
+        try:
+            self._session: Any = ort.InferenceSession(
+                str(path), options, providers=[wanted], enable_fallback=0
+            )
+        except Exception as error:
+            raise EngineError(f"{path}: ONNX Runtime cannot compile it: {error}") from error
+        if (running := self._session.get_providers()[0]) != wanted:
+            raise EngineError(f"engine.provider: {config.provider} does not start: it would use {running}")
+        super().__init__(path.name, _ports(self._session.get_inputs()), _ports(self._session.get_outputs()))
+
+    def close(self) -> None:
+        """Frees the session."""
+        self._session = None
+
+    def _run(self, inputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        names = list(self.outputs)
+        return dict(zip(names, self._session.run(names, inputs), strict=True))
+
+
+def open_any(path: Path, config: Config) -> OnnxRuntimeAnyGraph:
+    """Compiles somebody else's ONNX file; see `any_graph.open_any`."""
+    return OnnxRuntimeAnyGraph(path, config)
+
+
+def _ports(ports: Any) -> dict[str, tuple[str, OpenShape]]:
+    types = {"float": "float32", "double": "float64"}
+    return {
+        port.name: (
+            types.get(kind := port.type[len("tensor(") : -1], kind),
+            tuple(size if isinstance(size, int) else None for size in port.shape),
+        )
+        for port in ports
+    }

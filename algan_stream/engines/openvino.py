@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from algan_stream.bundle import Bundle
 from algan_stream.cpus import available_cpus
+from algan_stream.engines.any_graph import AnyGraph, OpenShape
 from algan_stream.engines.base import Engine, EngineConfig, EngineIdentity, Slot
 from algan_stream.engines.graph import Floats, Graph, Shape
 from algan_stream.engines.openvino_device import FIXED_BATCH, check_precision, choose, present, properties
@@ -182,6 +183,53 @@ class OpenVinoGraph(Graph):
 def open_graph(path: Path, input_shape: Shape, outputs: Mapping[str, Shape], config: Config) -> OpenVinoGraph:
     """Compiles an ONNX file beside the bundle's model; see `graph.open_graph`."""
     return OpenVinoGraph(path, input_shape, outputs, config)
+
+
+class OpenVinoAnyGraph(AnyGraph):
+    """An ONNX file whose inputs and outputs are its own, run by a single request."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        import openvino as ov
+
+        core = ov.Core()
+        try:
+            model = core.read_model(path)
+            device = choose(core, config.device, path)
+            check_precision(core, device, config.precision)
+            threads = config.threads or available_cpus()
+            wanted = properties(
+                device, config.precision, "LATENCY", threads=threads, streams=0, cache_dir=config.cache_dir
+            )
+            self._compiled: Any = core.compile_model(model, device, wanted)
+            ports = [_ports(self._compiled.inputs), _ports(self._compiled.outputs)]
+        except AlganError:
+            raise
+        except Exception as error:
+            raise EngineError(f"{path}: OpenVINO cannot compile it: {error}") from error
+        super().__init__(path.name, *ports)
+
+    def close(self) -> None:
+        """Frees the compiled graph."""
+        self._compiled = None
+
+    def _run(self, inputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        found = self._compiled(inputs)
+        return {name: found[i].copy() for i, name in enumerate(self.outputs)}
+
+
+def open_any(path: Path, config: Config) -> OpenVinoAnyGraph:
+    """Compiles somebody else's ONNX file; see `any_graph.open_any`."""
+    return OpenVinoAnyGraph(path, config)
+
+
+def _ports(ports: Any) -> dict[str, tuple[str, OpenShape]]:
+    return {
+        port.get_any_name(): (
+            np.dtype(port.get_element_type().to_dtype()).name,
+            tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape),
+        )
+        for port in ports
+    }
 
 
 def _check_graph(path: Path, model: Any, input_shape: Shape, outputs: Mapping[str, Shape]) -> None:

@@ -25,7 +25,8 @@ from algan_stream.guard.faults import FAULTS, Pixels
 from algan_stream.guard.frozen import change, is_same
 from algan_stream.guard.measure import NUMBERS, Distance, Gauge, ProfileGauge
 from algan_stream.guard.profile import LEARNED, Learned, Profile, Seen, Still, Usual
-from algan_stream.guard.view import Floats, View, Viewer, as_plain, grid
+from algan_stream.guard.view import Floats, View, Viewer, grid
+from algan_stream.plain import as_plain
 from algan_stream.types import FULL_RANGE, CameraFormat, PixelFormat
 
 #: Patches on each side that are tried, and how many of them are kept.
@@ -146,9 +147,9 @@ def _look_at(
         if watch is not None:
             watch.see(view)
         if number < keep:
-            seen.kept.append(as_plain(image, pixel_format, white_level))
+            seen.kept.append(_copied(image, pixel_format, white_level))
         elif (place := int(random.integers(number + 1))) < keep:
-            seen.kept[place] = as_plain(image, pixel_format, white_level)
+            seen.kept[place] = _copied(image, pixel_format, white_level)
     return seen
 
 
@@ -278,6 +279,13 @@ class _Stillness:
                 f"{self._frames + 1} frames in a row"
             )
         return Still(frames=self._frames, change=float(f"{still:.4g}") * 0.999)
+
+
+def _copied(
+    image: npt.NDArray[Any], pixel_format: CameraFormat, white_level: int
+) -> tuple[Pixels, PixelFormat]:
+    plain, pixels = as_plain(image, pixel_format, white_level)
+    return (plain.copy() if plain is image else plain), pixels
 
 
 def _self_test(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from algan_stream.plain import size_of
 from algan_stream.preprocess import empty_slots, preprocess_into
-from algan_stream.types import FULL_RANGE, CameraFormat, InputSpec, PixelFormat
+from algan_stream.types import FULL_RANGE, CameraFormat, InputSpec
 
 #: Side of the small picture, in its pixels.
 VIEW_PX = 64
@@ -23,8 +24,6 @@ PATCH_PX = 32
 _ROWS = 128
 #: Formats whose rows stand for themselves, so that some may be left out.
 _PLAIN_ROWS = frozenset({"bgr8", "rgb8", "grey8", "bgra8", "rgba8", "grey16", "yuyv", "uyvy"})
-
-_PLAIN = frozenset(get_args(PixelFormat))
 
 Floats = npt.NDArray[np.float32]
 #: Shares of a frame's sides: x and y of a patch's centre.
@@ -92,25 +91,6 @@ class Viewer:
             boxes = np.concatenate([corner, corner + PATCH_PX], axis=1).astype(np.float32)
             self._boxes = {(width, height): boxes}  # of one size only: a camera hardly changes it
         return boxes
-
-
-def size_of(image: npt.NDArray[Any], pixel_format: CameraFormat) -> tuple[int, int]:
-    """Width and height of a frame in pixels; planar YUV has half as many rows again in its array."""
-    rows = image.shape[0] * 2 // 3 if pixel_format in ("nv12", "nv21", "i420") else image.shape[0]
-    return image.shape[1], rows
-
-
-def as_plain(
-    image: npt.NDArray[Any], pixel_format: CameraFormat, white_level: int
-) -> tuple[npt.NDArray[np.uint8], PixelFormat]:
-    """A copy of a frame in 8 bits, of the same size: its own bytes, or RGB made of a camera's format."""
-    if pixel_format in _PLAIN:
-        return image.copy(), cast(PixelFormat, pixel_format)
-    width, height = size_of(image, pixel_format)
-    spec = InputSpec(height_px=height, width_px=width, pooled_channels=False, white_level=white_level)
-    rgb = empty_slots(1, spec, dtype=np.uint8, layout="nhwc")
-    preprocess_into(rgb, image, spec, pixel_format=pixel_format, layout="nhwc")
-    return rgb[0], "rgb8"
 
 
 @lru_cache(maxsize=16)

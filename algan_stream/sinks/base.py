@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
 
-from algan_stream.types import Frame, FrameVerdict
+from algan_stream.types import Frame, FrameVerdict, VerdictKind
 
 if TYPE_CHECKING:
     from algan_stream.bundle import Bundle
@@ -22,6 +22,17 @@ class Sink(ABC):
     wants_frames: ClassVar[bool] = False
     #: How often its outlet calls `tick` while there is nothing to write; None: never.
     tick_s: float | None = None
+    #: Verdicts on frames, on parts that were tracked, or both; a sink's key `only`.
+    only: Literal["frames", "parts"] | None = None
+    #: Whether it also takes verdicts on frames that are to be ignored because they are empty.
+    takes_ignored: ClassVar[bool] = False
+
+    def wants(self, verdict: FrameVerdict) -> bool:
+        """Whether a verdict is for this sink."""
+        if self.only is not None and (verdict.part is not None) is not (self.only == "parts"):
+            return False
+        ignored = verdict.reason == "empty" and verdict.verdict is VerdictKind.UNKNOWN
+        return self.takes_ignored or not ignored
 
     @abstractmethod
     def write(self, verdict: FrameVerdict) -> None:

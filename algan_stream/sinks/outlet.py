@@ -207,13 +207,15 @@ class Outlet(QueuedSink):
 
 
 def own_keys(section: dict[str, Any], path: str) -> dict[str, Any]:
-    """A sink's section without `delivery`, which is checked and is its outlet's.
+    """A sink's section without `delivery` and `only`, which are checked, and every kind's.
 
     Raises:
-        ConfigError: A key of `delivery` is wrong.
+        ConfigError: A key of `delivery`, or `only`, is wrong.
     """
     plugins.convert(section.get("delivery", {}), DeliveryConfig, f"{path}.delivery")
-    return {key: value for key, value in section.items() if key != "delivery"}
+    if section.get("only", "frames") not in ("frames", "parts"):
+        raise ConfigError(f"{path}.only: expected frames or parts, got {section['only']!r}")
+    return {key: value for key, value in section.items() if key not in ("delivery", "only")}
 
 
 def open_sink(section: dict[str, Any], path: str) -> Sink:
@@ -237,7 +239,7 @@ def open_sink(section: dict[str, Any], path: str) -> Sink:
                 f"{path}.kind: {own['kind']} needs the Python package {error.name}; "
                 f"pip install 'algan-stream[{own['kind']}]'"
             ) from error
-        name = f"{path} ({own['kind']})"
+        name, sink.only = f"{path} ({own['kind']})", section.get("only")
         if isinstance(sink, QueuedSink):
             sink.name = name
             if "delivery" in section:
@@ -246,7 +248,9 @@ def open_sink(section: dict[str, Any], path: str) -> Sink:
         if isinstance(sink, QueuedSink) or (not sink.waits and "delivery" not in section):
             return sink
         try:
-            return Outlet(name, lambda: module.create(config), sink, delivery)
+            outlet = Outlet(name, lambda: module.create(config), sink, delivery)
+            outlet.only = sink.only
+            return outlet
         except BaseException:
             sink.close()
             raise
