@@ -8,9 +8,10 @@ with Client("tcp://127.0.0.1:5555", camera="press-3") as client:
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 import msgspec
@@ -20,9 +21,9 @@ import zmq
 
 from algan_stream import wire
 from algan_stream.errors import InputError, ProtocolError
-from algan_stream.types import MAX_FEATURES, Box, FrameVerdict, PixelFormat
-
-_SHAPES = {"bgr8": 3, "rgb8": 3, "grey8": 2}
+from algan_stream.outgoing import boxes_list, check_image, image_shape, vector_payload
+from algan_stream.ring_client import RingLease, RingUser, ShmMode, Slot
+from algan_stream.types import FrameVerdict, PixelFormat
 
 
 class ClientAccount(msgspec.Struct, kw_only=True):
@@ -48,13 +49,25 @@ class Client:
         endpoint: Where the service's `zmq` source is bound.
         camera: Name to send under; empty: the service's own.
         timeout_s: Longest wait for the service to answer, at connection and for a credit.
+        shm: `auto`: large frames go through shared memory where the service is on this host and offers it;
+            `always`: all frames, or it is an error; `never`.
+        slots: Most frames in shared memory at a time.
 
     Raises:
         ProtocolError: The service does not answer in time or refuses the client.
     """
 
-    def __init__(self, endpoint: str, camera: str = "", timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        camera: str = "",
+        timeout_s: float = 10.0,
+        *,
+        shm: ShmMode = "auto",
+        slots: int = 8,
+    ) -> None:
         self._timeout_s = timeout_s
+        self._shared = RingUser(endpoint, shm, slots, timeout_s)
         self._outstanding: set[int] = set()
         self._verdicts: list[FrameVerdict] = []
         self._account = ClientAccount()
@@ -86,6 +99,11 @@ class Client:
         """Name under which the service accounts the frames."""
         return self._welcome.camera
 
+    @property
+    def shared(self) -> bool:
+        """Whether the last large frame went through shared memory."""
+        return self._shared.active
+
     def send(
         self,
         image: npt.NDArray[np.uint8],
@@ -99,8 +117,8 @@ class Client:
         """Sends one frame; waits for a credit if the service has enough of our frames in hand.
 
         Args:
-            image: uint8 (H, W, 3), or (H, W) for `grey8`; sent as it is, so it must not change before
-                its verdict. Rows with gaps are copied together first.
+            image: uint8 (H, W, 3), or (H, W) for `grey8`; it must not change before its verdict, unless it
+                went through shared memory (see `shared`). Rows with gaps are copied together first.
             pixel_format: Order of the last axis.
             boxes: (N, 4) xyxy pixels to score, or None for the whole frame.
             part_id: Comes back with the verdict.
@@ -114,30 +132,51 @@ class Client:
             InputError: The image does not have the stated format.
             ProtocolError: The service stops, or gave no credit in time.
         """
-        wanted = _SHAPES.get(pixel_format)
-        if wanted is None:
-            raise InputError(f"pixel_format: expected one of {', '.join(_SHAPES)}, got {pixel_format!r}")
-        if image.dtype != np.uint8 or image.ndim != wanted or (wanted == 3 and image.shape[2] != 3):
-            shape = "(H, W)" if wanted == 2 else "(H, W, 3)"
-            raise InputError(
-                f"image: expected uint8 {shape} for {pixel_format}, got {image.dtype} {image.shape}"
-            )
-        if image.nbytes > self._welcome.max_frame_bytes:
-            raise InputError(
-                f"image: expected at most {self._welcome.max_frame_bytes} bytes, got {image.nbytes}"
-            )
-        self._await_credit()
-        header = wire.SendFrame(
-            frame_id=self._next_id,
-            height_px=image.shape[0],
-            width_px=image.shape[1],
-            pixel_format=pixel_format,
-            captured_ns=time.time_ns() if captured_ns is None else captured_ns,
-            boxes=_boxes(boxes),
-            part_id=part_id,
-            deadline_ms=deadline_ms,
-        )
-        return self._dispatch(header, np.ascontiguousarray(image).data)
+        check_image(image, pixel_format, self._welcome.max_frame_bytes)
+        if self._lease_for(image.nbytes) is None:
+            header = self._header(image, pixel_format, boxes, part_id, deadline_ms, captured_ns)
+            return self._dispatch(header, np.ascontiguousarray(image).data)
+        with self.slot(image.shape[0], image.shape[1], pixel_format) as slot:
+            np.copyto(slot.image, image)
+            return slot.send(boxes=boxes, part_id=part_id, deadline_ms=deadline_ms, captured_ns=captured_ns)
+
+    @contextmanager
+    def slot(self, height_px: int, width_px: int, pixel_format: PixelFormat = "bgr8") -> Iterator[Slot]:
+        """Room for one frame, in shared memory where there is some: saves the copy that `send` makes.
+
+            with client.slot(1080, 1920) as slot:
+                camera.read_into(slot.image)
+                slot.send(part_id="A-0017")
+
+        What is not sent when the block ends is thrown away. Waits for a slot like `send` for a credit.
+
+        Raises:
+            InputError: The format is unknown, or the frame too large.
+            ProtocolError: The service stops, or had no slot in time.
+        """
+        shape = image_shape(height_px, width_px, pixel_format)
+        if not 1 <= (nbytes := math.prod(shape)) <= self._welcome.max_frame_bytes:
+            raise InputError(f"image: expected 1 to {self._welcome.max_frame_bytes} bytes, got {nbytes}")
+        lease = self._lease_for(nbytes)
+        place = -1 if lease is None else self._free_slot(lease)
+        image = np.empty(shape, np.uint8) if lease is None else lease.pixels(place, shape)
+
+        def send(
+            boxes: npt.ArrayLike | None, part_id: str, deadline_ms: float | None, captured_ns: int | None
+        ) -> int:
+            header = self._header(image, pixel_format, boxes, part_id, deadline_ms, captured_ns)
+            if lease is None:
+                return self._dispatch(header, image.data)
+            frame_id = self._dispatch(lease.commit(place, header))
+            lease.announced(place, frame_id)
+            return frame_id
+
+        slot = Slot(image, send)
+        try:
+            yield slot
+        finally:
+            if lease is not None and not slot.sent:
+                lease.cancel(place)
 
     def send_vector(
         self,
@@ -162,18 +201,7 @@ class Client:
             InputError: It is no vector of numbers.
             ProtocolError: The service stops, or gave no credit in time.
         """
-        numbers = np.asarray(vector)
-        if numbers.dtype.kind not in "fiu" or numbers.ndim != 1 or not 1 <= numbers.size <= MAX_FEATURES:
-            raise InputError(
-                f"vector: expected 1 to {MAX_FEATURES} numbers of shape (features,), "
-                f"got {numbers.dtype} {numbers.shape}"
-            )
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and then unknown
-            payload = numbers.astype("<f4")
-        if payload.nbytes > self._welcome.max_frame_bytes:
-            raise InputError(
-                f"vector: expected at most {self._welcome.max_frame_bytes} bytes, got {payload.nbytes}"
-            )
+        payload = vector_payload(vector, self._welcome.max_frame_bytes)
         self._await_credit()
         header = wire.SendVector(
             frame_id=self._next_id,
@@ -217,6 +245,7 @@ class Client:
             with suppress(zmq.Again):  # the service may be gone already
                 self._socket.send_multipart((wire.encode(wire.Bye()),), zmq.NOBLOCK)
             self._socket.close(linger=500)
+            self._shared.close()
         return self.account()
 
     def __enter__(self) -> Client:
@@ -245,6 +274,51 @@ class Client:
                 raise ProtocolError(f"{endpoint}: refused ({answer.code}): {answer.message}")
         raise silent
 
+    def _header(
+        self,
+        image: npt.NDArray[np.uint8],
+        pixel_format: PixelFormat,
+        boxes: npt.ArrayLike | None,
+        part_id: str,
+        deadline_ms: float | None,
+        captured_ns: int | None,
+    ) -> wire.SendFrame:
+        listed = boxes_list(boxes)
+        self._await_credit()
+        return wire.SendFrame(
+            frame_id=self._next_id,
+            height_px=image.shape[0],
+            width_px=image.shape[1],
+            pixel_format=pixel_format,
+            captured_ns=time.time_ns() if captured_ns is None else captured_ns,
+            boxes=listed,
+            part_id=part_id,
+            deadline_ms=deadline_ms,
+        )
+
+    def _lease_for(self, nbytes: int) -> RingLease | None:
+        return self._shared.lease_for(
+            self._welcome, nbytes, lambda lease: self._read_until(lambda: lease.idle)
+        )
+
+    def _free_slot(self, lease: RingLease) -> int:
+        """Waits for a slot of which no frame is without result."""
+        while (place := lease.begin()) is None:
+            self._read_until(lambda: lease.has_room)
+        return place
+
+    def _read_until(self, condition: Callable[[], bool]) -> None:
+        give_up = time.monotonic() + self._timeout_s
+        while not condition():
+            if self.closing:
+                raise ProtocolError("the service is stopping and takes no more frames")
+            if time.monotonic() > give_up:
+                raise ProtocolError(
+                    f"no slot of shared memory free within {self._timeout_s:g} s; the service is stuck or "
+                    "gone, or a slot was taken and never sent"
+                )
+            self._read(0.05)
+
     def _await_credit(self) -> None:
         give_up = time.monotonic() + self._timeout_s
         self._read(0.0)
@@ -258,9 +332,10 @@ class Client:
         if self.closing:
             raise ProtocolError("the service is stopping and takes no more frames")
 
-    def _dispatch(self, header: wire.Announcement, payload: memoryview) -> int:
+    def _dispatch(self, header: wire.Announcement, payload: memoryview | None = None) -> int:
+        parts = (wire.encode(header),) if payload is None else (wire.encode(header), payload)
         try:
-            self._socket.send_multipart((wire.encode(header), payload), copy=False)
+            self._socket.send_multipart(parts, copy=False)
         except zmq.Again as error:
             raise ProtocolError(f"not connected for {self._timeout_s:g} s; the service is gone") from error
         self._outstanding.add(header.frame_id)
@@ -275,12 +350,14 @@ class Client:
         while self._socket.poll(0):
             message = wire.decode_to_client(self._socket.recv_multipart()[0])
             if isinstance(message, wire.Result):
+                self._shared.answered(message.verdict.frame_id)
                 if message.verdict.frame_id in self._outstanding:
                     self._outstanding.discard(message.verdict.frame_id)
                     self._account.answered += 1
                     self._verdicts.append(message.verdict)
             elif isinstance(message, wire.Refusal):
                 self.refusals.append(message)
+                self._shared.answered(message.frame_id)
                 if message.frame_id in self._outstanding:
                     self._outstanding.discard(message.frame_id)
                     self._account.refused += 1
@@ -288,12 +365,3 @@ class Client:
                     self.closing = True
             elif isinstance(message, wire.Closing):
                 self.closing = True
-
-
-def _boxes(boxes: npt.ArrayLike | None) -> list[Box] | None:
-    if boxes is None:
-        return None
-    array = np.asarray(boxes, np.float64)
-    if array.size and (array.ndim != 2 or array.shape[1] != 4):
-        raise InputError(f"boxes: expected shape (N, 4), xyxy pixels, got {array.shape}")
-    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in array.reshape(-1, 4).tolist()]

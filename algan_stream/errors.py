@@ -12,6 +12,7 @@ AlganError
 │   └── MissingEngineError   an engine has not been compiled yet; says by which command
 ├── PluginError          a source, sink, engine or box plugin is unknown or lacks a dependency
 ├── ProtocolError        a peer broke the wire protocol
+├── SharedMemoryError    there is no shared memory to be had
 ├── SinkRefusedError     a receiver of verdicts says that it will never take this one
 └── LedgerError          the frame accounts do not add up (a bug: the service stops)
 
@@ -90,6 +91,12 @@ class PluginError(AlganError):
 
 class ProtocolError(AlganError):
     """A message does not follow the wire protocol; the message says which field and why."""
+
+    exit_code = 7
+
+
+class SharedMemoryError(AlganError):
+    """There is no shared memory to be had; frames can still go through the socket."""
 
     exit_code = 7
 

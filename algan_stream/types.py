@@ -239,6 +239,8 @@ class Frame:
         fuse: How the boxes' verdicts become the frame's; `max`: the worst stands for it; `mean`: the mean of
             their scores is compared with the threshold.
         vector: (features,) float32 instead of an image, which is then empty; read-only and held likewise.
+        intact: Whether the pixels are still what the source announced, where others could write to them;
+            asked once they have been read.
         received_ns: `time.monotonic_ns()` when the pipeline took it.
         entry: Its entry in the ledger, set by the pipeline.
     """
@@ -255,5 +257,6 @@ class Frame:
     reply: Callable[[FrameVerdict], None] | None = None
     fuse: Literal["max", "mean"] = "max"
     vector: npt.NDArray[np.float32] | None = None
+    intact: Callable[[], bool] | None = None
     received_ns: int = 0
     entry: int = -1

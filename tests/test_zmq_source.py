@@ -42,7 +42,8 @@ class Host:
             self.pipeline.ledger,
             lambda name, size: self.pipeline.open_camera(name, size, "block"),
         )
-        self.source = zmq_source.create(zmq_source.Config(bind=self.endpoint, **config), context)
+        section = {"bind": self.endpoint, **config}
+        self.source = zmq_source.create(zmq_source.Config(**section), context)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._feed, daemon=True)
         self.error: BaseException | None = None
