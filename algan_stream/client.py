@@ -333,9 +333,11 @@ class Client:
             raise ProtocolError("the service is stopping and takes no more frames")
 
     def _dispatch(self, header: wire.Announcement, payload: memoryview | None = None) -> int:
-        parts = (wire.encode(header),) if payload is None else (wire.encode(header), payload)
         try:
-            self._socket.send_multipart(parts, copy=False)
+            if payload is None:
+                self._socket.send(wire.encode(header))
+            else:
+                self._socket.send_multipart((wire.encode(header), payload), copy=False)
         except zmq.Again as error:
             raise ProtocolError(f"not connected for {self._timeout_s:g} s; the service is gone") from error
         self._outstanding.add(header.frame_id)
@@ -345,10 +347,13 @@ class Client:
 
     def _read(self, timeout_s: float) -> None:
         """Takes in all messages that are there, waiting up to `timeout_s` for the first."""
-        if not self._socket.poll(round(timeout_s * 1000)):
+        if timeout_s > 0 and not self._socket.poll(round(timeout_s * 1000)):
             return
-        while self._socket.poll(0):
-            message = wire.decode_to_client(self._socket.recv_multipart()[0])
+        while True:
+            try:
+                message = wire.decode_to_client(self._socket.recv_multipart(zmq.NOBLOCK)[0])
+            except zmq.Again:
+                return
             if isinstance(message, wire.Result):
                 self._shared.answered(message.verdict.frame_id)
                 if message.verdict.frame_id in self._outstanding:
