@@ -19,72 +19,61 @@ import numpy.typing as npt
 import zmq
 
 from algan_stream import wire
-from algan_stream.errors import InputError, ProtocolError
-from algan_stream.types import MAX_FEATURES, Box, FrameVerdict, PixelFormat
-
-_SHAPES = {"bgr8": 3, "rgb8": 3, "grey8": 2}
-
-
-class ClientAccount(msgspec.Struct, kw_only=True):
-    """What became of the frames that this client sent.
-
-    Attributes:
-        sent: Frames handed to the socket; sum of the three below.
-        answered: Frames with a verdict.
-        refused: Frames that the service refused by name.
-        unanswered: Frames without either. They are not OK; send them again if they matter.
-    """
-
-    sent: int = 0
-    answered: int = 0
-    refused: int = 0
-    unanswered: int = 0
+from algan_stream.curve import ClientKeys
+from algan_stream.errors import ProtocolError
+from algan_stream.link import Link
+from algan_stream.sent import ClientAccount, Sent, check_image, checked_boxes, checked_vector
+from algan_stream.types import FrameVerdict, PixelFormat
 
 
 class Client:
     """One camera's connection; for one thread.
 
+    Where the service is killed, or the network fails, the client connects again by itself and goes on with
+    its count. Frames without a verdict by then end as `unknown`, or are sent again; see `resend`.
+
     Args:
         endpoint: Where the service's `zmq` source is bound.
         camera: Name to send under; empty: the service's own.
         timeout_s: Longest wait for the service to answer, at connection and for a credit.
+        curve: Own key and the service's, where the source has `curve`.
+        resend: After a broken connection, send frames without a verdict once more, under their old ids. The
+            service may then give a second verdict on one that it had scored already.
 
     Raises:
         ProtocolError: The service does not answer in time or refuses the client.
+        ConfigError: A key file cannot be used.
     """
 
-    def __init__(self, endpoint: str, camera: str = "", timeout_s: float = 10.0) -> None:
-        self._timeout_s = timeout_s
-        self._outstanding: set[int] = set()
+    def __init__(
+        self,
+        endpoint: str,
+        camera: str = "",
+        timeout_s: float = 10.0,
+        *,
+        curve: ClientKeys | None = None,
+        resend: bool = False,
+    ) -> None:
+        self._endpoint, self._camera, self._timeout_s, self._resend = endpoint, camera, timeout_s, resend
+        self._outstanding: dict[int, Sent] = {}
         self._verdicts: list[FrameVerdict] = []
         self._account = ClientAccount()
         self._next_id = 0
         #: Set when the service said that it stops; nothing more can be sent.
         self.closing = False
+        self._why_closing = "the service is stopping"
         self.refusals: list[wire.Refusal] = []
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        # Verdicts wait here until they are read, as many as there are credits. ZMQ_IMMEDIATE would throw away
-        # those that wait when the service ends.
-        self._socket.setsockopt(zmq.RCVHWM, 0)
-        for option in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT):
-            self._socket.setsockopt(option, 2000)
+        self._welcome: wire.Welcome | None = None  # None while there is no connection
+        self._link = Link(endpoint, zmq.DEALER, curve)
         try:
-            self._socket.connect(endpoint)
-            self._welcome = self._greet(endpoint, camera)
-        except zmq.ZMQError as error:
-            self._socket.close()
-            raise InputError(
-                f"endpoint: expected ipc://PATH or tcp://ADDRESS:PORT, got {endpoint!r}: {error.strerror}"
-            ) from error
+            self._say_hello()
+            welcome = self._await_welcome()
         except BaseException:
-            self._socket.close()
+            self._link.close()
             raise
-
-    @property
-    def camera(self) -> str:
-        """Name under which the service accounts the frames."""
-        return self._welcome.camera
+        #: Name under which the service accounts the frames.
+        self.camera = welcome.camera
+        self._max_frame_bytes = welcome.max_frame_bytes
 
     def send(
         self,
@@ -114,18 +103,7 @@ class Client:
             InputError: The image does not have the stated format.
             ProtocolError: The service stops, or gave no credit in time.
         """
-        wanted = _SHAPES.get(pixel_format)
-        if wanted is None:
-            raise InputError(f"pixel_format: expected one of {', '.join(_SHAPES)}, got {pixel_format!r}")
-        if image.dtype != np.uint8 or image.ndim != wanted or (wanted == 3 and image.shape[2] != 3):
-            shape = "(H, W)" if wanted == 2 else "(H, W, 3)"
-            raise InputError(
-                f"image: expected uint8 {shape} for {pixel_format}, got {image.dtype} {image.shape}"
-            )
-        if image.nbytes > self._welcome.max_frame_bytes:
-            raise InputError(
-                f"image: expected at most {self._welcome.max_frame_bytes} bytes, got {image.nbytes}"
-            )
+        check_image(image, pixel_format, self._max_frame_bytes)
         self._await_credit()
         header = wire.SendFrame(
             frame_id=self._next_id,
@@ -133,7 +111,7 @@ class Client:
             width_px=image.shape[1],
             pixel_format=pixel_format,
             captured_ns=time.time_ns() if captured_ns is None else captured_ns,
-            boxes=_boxes(boxes),
+            boxes=checked_boxes(boxes),
             part_id=part_id,
             deadline_ms=deadline_ms,
         )
@@ -162,18 +140,7 @@ class Client:
             InputError: It is no vector of numbers.
             ProtocolError: The service stops, or gave no credit in time.
         """
-        numbers = np.asarray(vector)
-        if numbers.dtype.kind not in "fiu" or numbers.ndim != 1 or not 1 <= numbers.size <= MAX_FEATURES:
-            raise InputError(
-                f"vector: expected 1 to {MAX_FEATURES} numbers of shape (features,), "
-                f"got {numbers.dtype} {numbers.shape}"
-            )
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and then unknown
-            payload = numbers.astype("<f4")
-        if payload.nbytes > self._welcome.max_frame_bytes:
-            raise InputError(
-                f"vector: expected at most {self._welcome.max_frame_bytes} bytes, got {payload.nbytes}"
-            )
+        payload = checked_vector(vector, self._max_frame_bytes)
         self._await_credit()
         header = wire.SendVector(
             frame_id=self._next_id,
@@ -213,10 +180,10 @@ class Client:
 
     def close(self) -> ClientAccount:
         """Says goodbye and closes; returns the final account."""
-        if not self._socket.closed:
+        if not self._link.socket.closed:
             with suppress(zmq.Again):  # the service may be gone already
-                self._socket.send_multipart((wire.encode(wire.Bye()),), zmq.NOBLOCK)
-            self._socket.close(linger=500)
+                self._link.socket.send_multipart((wire.encode(wire.Bye()),), zmq.NOBLOCK)
+            self._link.close(linger_ms=500)
         return self.account()
 
     def __enter__(self) -> Client:
@@ -227,73 +194,103 @@ class Client:
     ) -> None:
         self.close()
 
-    def _greet(self, endpoint: str, camera: str) -> wire.Welcome:
+    # ---- the connection ---------------------------------------------------------------------------------
+
+    def _say_hello(self) -> None:
+        next_id = min(self._outstanding, default=self._next_id)
+        hello = wire.Hello(version=wire.VERSION, camera=self._camera, next_id=next_id)
+        self._link.socket.send_multipart((wire.encode(hello),), zmq.NOBLOCK)  # an empty pipe takes it
+
+    def _await_welcome(self) -> wire.Welcome:
+        """Waits for the first answer; later ones come as they come."""
         give_up = time.monotonic() + self._timeout_s
-        self._socket.setsockopt(zmq.SNDTIMEO, round(self._timeout_s * 1000))
-        silent = ProtocolError(
-            f"{endpoint}: no answer within {self._timeout_s:g} s; is the service running there?"
-        )
-        try:
-            self._socket.send_multipart((wire.encode(wire.Hello(version=wire.VERSION, camera=camera)),))
-        except zmq.Again as error:
-            raise silent from error
-        while (left := give_up - time.monotonic()) > 0 and self._socket.poll(round(left * 1000)):
-            answer = wire.decode_to_client(self._socket.recv_multipart()[0])
-            if isinstance(answer, wire.Welcome):
-                return answer
-            if isinstance(answer, wire.Refusal):
-                raise ProtocolError(f"{endpoint}: refused ({answer.code}): {answer.message}")
-        raise silent
+        while True:
+            if self._welcome is not None:
+                return self._welcome
+            if self._link.failure and self._link.broken:  # it was turned away, and would be again
+                raise ProtocolError(f"{self._endpoint}: {self._link.failure}")
+            if self.refusals:
+                refusal = self.refusals[0]
+                raise ProtocolError(f"{self._endpoint}: refused ({refusal.code}): {refusal.message}")
+            if (left_s := give_up - time.monotonic()) <= 0:
+                hint = self._link.failure or "is the service running there?"
+                raise ProtocolError(f"{self._endpoint}: no answer within {self._timeout_s:g} s; {hint}")
+            self._read(left_s)
 
     def _await_credit(self) -> None:
         give_up = time.monotonic() + self._timeout_s
         self._read(0.0)
-        while not self.closing and len(self._outstanding) >= self._welcome.credits:
+        while not self.closing and (self._welcome is None or len(self._outstanding) >= self._welcome.credits):
             if time.monotonic() > give_up:
+                if self._welcome is None:
+                    hint = self._link.failure or "the service is gone"
+                    raise ProtocolError(f"not connected for {self._timeout_s:g} s; {hint}")
                 raise ProtocolError(
                     f"no verdict within {self._timeout_s:g} s on any of {len(self._outstanding)} frames; "
                     "the service is stuck or gone"
                 )
             self._read(0.05)
         if self.closing:
-            raise ProtocolError("the service is stopping and takes no more frames")
+            raise ProtocolError(f"{self._why_closing} and takes no more frames")
 
     def _dispatch(self, header: wire.Announcement, payload: memoryview) -> int:
-        try:
-            self._socket.send_multipart((wire.encode(header), payload), copy=False)
-        except zmq.Again as error:
-            raise ProtocolError(f"not connected for {self._timeout_s:g} s; the service is gone") from error
-        self._outstanding.add(header.frame_id)
+        sent = Sent(header, payload, time.monotonic())
+        self._outstanding[header.frame_id] = sent
         self._account.sent += 1
         self._next_id += 1
+        self._link.send((wire.encode(header), payload), self._timeout_s)
         return header.frame_id
 
     def _read(self, timeout_s: float) -> None:
         """Takes in all messages that are there, waiting up to `timeout_s` for the first."""
-        if not self._socket.poll(round(timeout_s * 1000)):
+        self._link.wait(timeout_s)  # what a broken connection still brought is all there once it tells
+        while (parts := self._link.receive()) is not None:
+            self._take(wire.decode_to_client(parts[0]))
+        if self._link.broken:
+            self._lost_connection()
+
+    def _take(self, message: wire.ToClient) -> None:
+        if isinstance(message, wire.Result):
+            if self._outstanding.pop(message.verdict.frame_id, None) is not None:
+                self._account.answered += 1
+                self._verdicts.append(message.verdict)
+        elif isinstance(message, wire.Refusal):
+            self._refused(message)
+        elif isinstance(message, wire.Closing):
+            self.closing = True
+        elif self._welcome is None:
+            self._welcome = message
+            self._send_again(message.credits)
+
+    def _refused(self, refusal: wire.Refusal) -> None:
+        if refusal.code == "hello_first":  # the service was restarted, faster than we could see
+            self._link.broken = True
             return
-        while self._socket.poll(0):
-            message = wire.decode_to_client(self._socket.recv_multipart()[0])
-            if isinstance(message, wire.Result):
-                if message.verdict.frame_id in self._outstanding:
-                    self._outstanding.discard(message.verdict.frame_id)
-                    self._account.answered += 1
-                    self._verdicts.append(message.verdict)
-            elif isinstance(message, wire.Refusal):
-                self.refusals.append(message)
-                if message.frame_id in self._outstanding:
-                    self._outstanding.discard(message.frame_id)
-                    self._account.refused += 1
-                if message.code == "superseded":
-                    self.closing = True
-            elif isinstance(message, wire.Closing):
-                self.closing = True
+        self.refusals.append(refusal)
+        if self._outstanding.pop(refusal.frame_id, None) is not None:  # type: ignore[arg-type]
+            self._account.refused += 1
+        if refusal.code == "superseded" or self._welcome is None:
+            self.closing = True
+            self._why_closing = f"the service refuses this client ({refusal.code}: {refusal.message})"
 
+    def _lost_connection(self) -> None:
+        self._welcome = None
+        if self.closing or not self._resend:
+            self._give_up(list(self._outstanding))
+        if not self.closing and self._link.may_renew:
+            self._link.renew()
+            self._say_hello()
 
-def _boxes(boxes: npt.ArrayLike | None) -> list[Box] | None:
-    if boxes is None:
-        return None
-    array = np.asarray(boxes, np.float64)
-    if array.size and (array.ndim != 2 or array.shape[1] != 4):
-        raise InputError(f"boxes: expected shape (N, 4), xyxy pixels, got {array.shape}")
-    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in array.reshape(-1, 4).tolist()]
+    def _send_again(self, credits_: int) -> None:
+        """What a new connection does not take at once is given up; usually it takes as much as the last."""
+        ids = sorted(self._outstanding)
+        self._give_up(ids[credits_:])
+        for frame_id in ids[:credits_]:
+            sent = self._outstanding[frame_id]
+            self._link.send((wire.encode(sent.header_now()), sent.payload), self._timeout_s)
+            self._account.resent += 1
+
+    def _give_up(self, ids: list[int]) -> None:
+        for frame_id in sorted(ids):
+            self._verdicts.append(self._outstanding.pop(frame_id).lost(self.camera))
+            self._account.lost += 1

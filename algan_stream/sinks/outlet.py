@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from algan_stream import plugins, wire
+from algan_stream.doorman import Doorman
 from algan_stream.errors import PluginError, ProtocolError, SinkRefusedError
 from algan_stream.sinks.backlog import Backlog, FileBacklog, MemoryBacklog
 from algan_stream.sinks.base import Sink
@@ -113,6 +114,11 @@ class Outlet(Sink):
     def endpoint(self) -> str | None:
         """Where the sink can be reached, if it listens."""
         return getattr(self._sink, "endpoint", None)
+
+    @property
+    def doorman(self) -> Doorman | None:
+        """Who decides about connections to the sink, if it listens with keys."""
+        return getattr(self._sink, "doorman", None)
 
     def write(self, verdict: FrameVerdict) -> None:
         """Puts a verdict into the queue."""

@@ -18,6 +18,7 @@ import zmq
 
 from algan_stream import endpoints, wire
 from algan_stream.config import CAMERA_NAME
+from algan_stream.curve import CurveConfig
 from algan_stream.errors import ConfigError, InputError, ProtocolError
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.types import Frame, FrameVerdict
@@ -44,7 +45,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         max_cameras: Different names of cameras, over the whole life of the service.
         max_frame_bytes: Largest frame; a bigger one is refused, and beyond a mebibyte closes that client's
             connection before it is read.
-        insecure: Allow an address that other hosts reach, without encryption or authentication.
+        curve: Own keys and those of clients who may connect; needed where other hosts reach the address.
+        insecure: Allow that without encryption or authentication.
     """
 
     kind: Literal["zmq"] = "zmq"
@@ -53,6 +55,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_clients: int = 64
     max_cameras: int = 256
     max_frame_bytes: int = 64 << 20
+    curve: CurveConfig | None = None
     insecure: bool = False
 
     def __post_init__(self) -> None:
@@ -96,7 +99,9 @@ class ZmqSource(Source):
         for option in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT):
             self._socket.setsockopt(option, 2000)
         try:
-            self.endpoint = endpoints.bind(self._socket, config.bind, insecure=config.insecure)
+            self.endpoint, self.doorman = endpoints.listen(
+                self._socket, config.bind, insecure=config.insecure, curve=config.curve
+            )
         except ConfigError:
             self._zmq.destroy(linger=0)
             raise
@@ -138,6 +143,8 @@ class ZmqSource(Source):
         if self._socket.closed:
             return
         self._send_results()
+        if self.doorman:
+            self.doorman.close()
         self._socket.close()
         self._zmq.term()
         self._wake_read.close()
@@ -177,6 +184,9 @@ class ZmqSource(Source):
         if hello.version != wire.VERSION:
             self._refuse(identity, "version", f"expected protocol {wire.VERSION}, got {hello.version}")
             return
+        if hello.next_id < 0:
+            self._refuse(identity, "malformed", f"next_id: expected 0 or more, got {hello.next_id}")
+            return
         try:
             self._open_camera(camera)
         except InputError as error:
@@ -191,7 +201,7 @@ class ZmqSource(Source):
         if len(self._clients) >= self._config.max_clients and identity not in self._clients:
             self._refuse(identity, "full", f"expected at most {self._config.max_clients} clients")
             return
-        self._clients[identity] = _Client(identity, camera)
+        self._clients[identity] = _Client(identity, camera, hello.next_id)
         self._send(identity, self._welcome_to(camera))
 
     def _open_camera(self, camera: str) -> None:
@@ -288,6 +298,6 @@ def create(config: Config, context: SourceContext) -> ZmqSource:
     """Binds the socket.
 
     Raises:
-        ConfigError: The endpoint cannot be bound, or is open to other hosts without `insecure`.
+        ConfigError: The endpoint cannot be bound, or is open to other hosts without `curve` or `insecure`.
     """
     return ZmqSource(config, context)
