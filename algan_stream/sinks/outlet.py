@@ -124,7 +124,12 @@ class Outlet(Sink):
         """Puts a verdict into the queue."""
         if lost := self._backlog.put(wire.encode(verdict)):
             if self._counts.lost == 0:
-                log.error("%s: its queue is full; verdicts are lost for it from now on", self.name)
+                full = (
+                    "queue"
+                    if self._config.spill is None
+                    else f"spill folder {self._config.spill} or its disk"
+                )
+                log.error("%s: its %s is full; verdicts are lost for it from now on", self.name, full)
             self._counts.lost += lost
         self._more.set()
 
