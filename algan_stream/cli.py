@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from algan_stream import __version__
-from algan_stream.commands import bench, bundle, calibrate, demo, health, run, score, send, watch
+from algan_stream.commands import bench, bundle, calibrate, demo, health, keys, run, score, send, watch
 from algan_stream.errors import AlganError
 from algan_stream.logs import LogLevel, set_up
 
@@ -45,6 +45,7 @@ app.command("health")(health.health)
 app.command("demo")(demo.demo)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(bench.app, name="bench")
+app.add_typer(keys.app, name="keys")
 _add_installed(app, "algan_stream.commands")
 _add_installed(bundle.app, "algan_stream.commands.bundle")
 

@@ -16,7 +16,9 @@ from algan_stream.intake import Backpressure
 from algan_stream.plugins import convert
 
 #: Keys of a source, sink or engine that name files or folders.
-_PATHS = ("path", "spill", "cache")
+_PATHS = ("path", "spill", "cache", "secret_key", "allow")
+#: Keys of them that are sections with such keys.
+_SECTIONS = ("delivery", "curve")
 
 #: Names of cameras: they stand in topics, file names and metrics.
 CAMERA_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -148,8 +150,8 @@ def read_line(path: str | Path) -> LineConfig:
 def _with_absolute_paths(line: LineConfig, folder: Path) -> LineConfig:
     def placed(section: dict[str, Any]) -> dict[str, Any]:
         files = {key: str(folder / value) for key in _PATHS if isinstance(value := section.get(key), str)}
-        nested = section.get("delivery")
-        return {**section, **files} | ({"delivery": placed(nested)} if isinstance(nested, dict) else {})
+        nested = {key: placed(value) for key in _SECTIONS if isinstance(value := section.get(key), dict)}
+        return {**section, **files, **nested}
 
     bundle = line.bundle if line.bundle == "demo" else str(folder / line.bundle)
     cameras = tuple(msgspec.structs.replace(c, source=placed(c.source)) for c in line.cameras)

@@ -73,14 +73,11 @@ class RingLease:
         return np.frombuffer(self._segment.pixels(slot, count), np.uint8).reshape(shape)
 
     def commit(self, slot: int, header: wire.SendFrame) -> wire.SendSlot:
-        """Marks a slot as written; returns what is to be sent."""
+        """Marks a slot as written, and the service's from now on; returns what is to be sent."""
         self._segment.words[slot] = self._generations[slot] << 1
+        self._by_frame[header.frame_id] = slot
         fields = {name: getattr(header, name) for name in header.__struct_fields__}
         return wire.SendSlot(**fields, ring=self.place.ring, slot=slot, generation=self._generations[slot])
-
-    def announced(self, slot: int, frame_id: int) -> None:
-        """The frame is on its way: the slot is the service's."""
-        self._by_frame[frame_id] = slot
 
     def cancel(self, slot: int) -> None:
         """Gives a slot back that was not sent."""
@@ -91,8 +88,13 @@ class RingLease:
         if (slot := self._by_frame.pop(frame_id, None)) is not None:
             self._free.append(slot)
 
+    @property
+    def usable(self) -> bool:
+        """Whether it was not closed."""
+        return self._connection.fileno() >= 0
+
     def close(self) -> None:
-        """Gives the ring back."""
+        """Gives the ring back; what is mapped stays so until nobody looks at it."""
         self._connection.close()
 
 
@@ -122,6 +124,10 @@ class RingUser:
         """Whether there is a ring now."""
         return self._lease is not None
 
+    def wants(self, nbytes: int) -> bool:
+        """Whether a frame of that size should go through shared memory, if there is any."""
+        return self._wanted and (self._mode == "always" or nbytes >= SMALLEST_BYTES)
+
     def lease_for(
         self, welcome: wire.Welcome, nbytes: int, settle: Callable[[RingLease], None]
     ) -> RingLease | None:
@@ -135,8 +141,6 @@ class RingUser:
         Raises:
             SharedMemoryError: `always`, and there is none.
         """
-        if not self._wanted or (self._mode == "auto" and nbytes < SMALLEST_BYTES):
-            return None
         lease = self._lease
         if lease is not None and not lease.alive():  # the service is gone, and its ring with it
             self.close()

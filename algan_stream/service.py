@@ -15,6 +15,7 @@ from algan_stream import plugins
 from algan_stream.boxes.base import BoxFinder
 from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.config import CameraConfig, LineConfig
+from algan_stream.doorman import Doorman
 from algan_stream.engines.base import Engine
 from algan_stream.engines.gate import check_golden
 from algan_stream.errors import AlganError, ConfigError, InputError, LedgerError
@@ -146,10 +147,10 @@ class Service:
         return self.pipeline.ledger.snapshot()
 
     def refusals(self) -> dict[str, int]:
-        """Messages that sources refused, by code; they were no frames, or named none."""
+        """Messages that sources refused, by code; they were no frames, or named none. And connections."""
         total: Counter[str] = Counter()
-        for _, source, _ in self.sources:
-            total.update(dict(source.counts))  # a copy at once: the source's thread may add a code meanwhile
+        for counts in (*(s.counts for _, s, _ in self.sources), *(d.counts for d in self._doormen())):
+            total.update(dict(counts))  # a copy at once: its thread may add a code meanwhile
         return dict(total)
 
     def deliveries(self) -> dict[str, DeliveryCounts]:
@@ -165,8 +166,9 @@ class Service:
 
     @property
     def failures(self) -> list[str]:
-        """What ended sources before their time; the others go on."""
-        return [f"a source broke: {error}" for error in tuple(self._failed)]
+        """What ended parts before their time; the others go on."""
+        closed = [doorman.failure for doorman in self._doormen() if doorman.failure]
+        return [*(f"a source broke: {error}" for error in tuple(self._failed)), *closed]
 
     def stop(self) -> None:
         """Asks the sources to end; safe from signal handlers and other threads."""
@@ -175,6 +177,10 @@ class Service:
     def wait_for_stop(self, timeout_s: float) -> bool:
         """Waits until it is `stopping`; returns whether it is."""
         return self._stop.wait(timeout_s)
+
+    def _doormen(self) -> list[Doorman]:
+        parts = (*(source for _, source, _ in self.sources), *self.sinks)
+        return [doorman for part in parts if (doorman := getattr(part, "doorman", None)) is not None]
 
     def _open_camera(self, camera: CameraConfig, path: str) -> None:
         box_module, box_config = plugins.load("boxes", camera.boxes, f"{path}.boxes")

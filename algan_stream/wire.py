@@ -6,8 +6,9 @@ docs/protocol.md.
 
 Client (DEALER) → service (ROUTER): `Hello`, `SendFrame` + pixels, `SendSlot`, `SendVector` + numbers, `Bye`.
 Service → client: `Welcome`, `Result`, `Refusal`, `Closing`.
-Service → anyone (PUB): topic `verdict.CAMERA`, then a `FrameVerdict`.
+Service → anyone (PUB): topic `verdict.CAMERA`, a `FrameVerdict`, and its `Place` in what is published.
 
+A client whose connection broke begins anew with `Hello`: what it had no answer to by then never gets one.
 A client may have `credits` frames without a result; each `Result` gives one credit back.
 """
 
@@ -39,17 +40,19 @@ class Hello(msgspec.Struct, tag="hello", forbid_unknown_fields=True, kw_only=Tru
         version: Of this protocol.
         camera: Name under which the frames are accounted; empty: the service's configured one. A newer
             client with the same name takes the camera over.
+        next_id: Frame id that comes next; more than 0 for a client that goes on over a new connection.
     """
 
     version: int
     camera: str = ""
+    next_id: int = 0
 
 
 class SendFrame(msgspec.Struct, tag="frame", forbid_unknown_fields=True, kw_only=True):
     """Header of a frame; the second part of the message is its pixels, row after row without gaps.
 
     Attributes:
-        frame_id: Counts up by one from 0 in a session; a gap means that frames were lost before.
+        frame_id: Counts up by one from the `next_id` of `Hello`; a gap means that frames were lost before.
         height_px: Height of the image.
         width_px: Width of the image.
         pixel_format: Order of the bytes of a pixel.
@@ -162,6 +165,18 @@ class Closing(msgspec.Struct, tag="closing"):
     """The service stops: send no more; results on frames it has will still come."""
 
 
+class Place(msgspec.Struct, kw_only=True):
+    """Where a published verdict stands, so that a subscriber can count what it missed.
+
+    Attributes:
+        run: Unix time in nanoseconds at which the publisher was opened; another one after a restart.
+        sequence: Counts up by one from 0 in each run, for each topic.
+    """
+
+    run: int
+    sequence: int
+
+
 Announcement: TypeAlias = SendFrame | SendSlot | SendVector
 ToService: TypeAlias = Hello | Announcement | Bye
 ToClient: TypeAlias = Welcome | Result | Refusal | Closing
@@ -171,9 +186,10 @@ _encoder = msgspec.msgpack.Encoder()
 _to_service: msgspec.msgpack.Decoder[ToService] = msgspec.msgpack.Decoder(ToService)
 _to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
 _verdict = msgspec.msgpack.Decoder(FrameVerdict)
+_place = msgspec.msgpack.Decoder(Place)
 
 
-def encode(message: ToService | ToClient | FrameVerdict) -> bytes:
+def encode(message: ToService | ToClient | FrameVerdict | Place) -> bytes:
     """Packs a header."""
     return _encoder.encode(message)
 
@@ -195,6 +211,11 @@ def decode_to_client(header: bytes | memoryview) -> ToClient:
 def decode_verdict(payload: bytes | memoryview) -> FrameVerdict:
     """Unpacks what the service published; raises like `decode_to_service`."""
     return _decode(_verdict, payload)
+
+
+def decode_place(payload: bytes | memoryview) -> Place:
+    """Unpacks the third part of what the service published; raises like `decode_to_service`."""
+    return _decode(_place, payload)
 
 
 def image_of(header: SendFrame, payload: memoryview) -> npt.NDArray[np.uint8]:

@@ -2,9 +2,9 @@
 
     python benchmarks/transport.py [--seconds 3] [--rounds 5]      # make bench-transport
 
-Peers get an environment of their own, build/transport-peers, made at the first run (imagezmq, vidgear and OpenCV
-from PyPI). Prints a table: the median rate of each way, and the median of its ratios to imagezmq in the same
-round.
+Peers get an environment of their own, build/transport-peers, made at the first run (imagezmq, vidgear and
+OpenCV from PyPI). Prints a table: the median rate of each way, and the median of its ratios to imagezmq in
+the same round.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python transport_ends.py send|receive WAY ADDRESS SECONDS
 
-Every receiver does the same with each frame: reads one number of every cache line of it. The clock runs at the
-receiver, from its 20th frame on.
+Every receiver does the same with each frame: reads one number of every cache line of it. The clock runs at
+the receiver, from its 20th frame on.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def measure(frames: Iterator[Image], seconds: float) -> None:
 
 
 def imagezmq_send(address: str) -> None:
+    """Sends for ever."""
     import imagezmq
 
     sender = imagezmq.ImageSender(connect_to=address)
@@ -62,6 +63,7 @@ def imagezmq_send(address: str) -> None:
 
 
 def imagezmq_receive(address: str, seconds: float) -> None:
+    """Receives, reads, answers."""
     import imagezmq
 
     hub = imagezmq.ImageHub(open_port=address)
@@ -80,16 +82,20 @@ def _netgear(address: str, receive: bool) -> Any:
 
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     options = {"jpeg_compression": False, "copy": False, "track": False}  # raw, and its fastest
-    return NetGear(address=host, port=port, protocol="tcp", pattern=0, receive_mode=receive, logging=False, **options)
+    return NetGear(
+        address=host, port=port, protocol="tcp", pattern=0, receive_mode=receive, logging=False, **options
+    )
 
 
 def netgear_send(address: str) -> None:
+    """Sends for ever."""
     server = _netgear(address, False)
     for image in images():
         server.send(image)
 
 
 def netgear_receive(address: str, seconds: float) -> None:
+    """Receives, reads, answers."""
     client = _netgear(address, True)
 
     def frames() -> Iterator[Image]:
@@ -122,6 +128,7 @@ def _encrypt() -> None:
 
 
 def ours_send(address: str, shm: str = "never", in_place: bool = False) -> None:
+    """Sends for ever."""
     from algan_stream.client import Client
 
     with Client(address, "cam", shm=shm) as client:  # type: ignore[arg-type]

@@ -35,8 +35,20 @@ class JsonlSink(Sink):
         self._encode = msgspec.json.Encoder().encode
 
     def write(self, verdict: FrameVerdict) -> None:
-        """Appends one line."""
-        self._file.write(self._encode(verdict) + b"\n")
+        """Appends one line.
+
+        Raises:
+            OSError: There is no room for it; nothing of it is left in the file.
+        """
+        line = self._encode(verdict) + b"\n"
+        written = 0
+        try:
+            while written < len(line):  # a disk takes what has room, and says why at the next attempt
+                written += self._file.write(line[written:])
+        except OSError:
+            if written:  # half a line would spoil the next one too
+                self._file.truncate(self._file.tell() - written)
+            raise
 
     def close(self) -> None:
         """Closes the file."""

@@ -17,6 +17,7 @@ import zmq
 
 from algan_stream import endpoints, wire
 from algan_stream.config import CAMERA_NAME
+from algan_stream.curve import CurveConfig
 from algan_stream.errors import ConfigError, InputError, ProtocolError
 from algan_stream.rings import Ring, RingHost
 from algan_stream.sources.base import Source, SourceContext
@@ -47,7 +48,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         max_cameras: Different names of cameras, over the whole life of the service.
         max_frame_bytes: Largest frame; a bigger one is refused, and beyond a mebibyte closes that client's
             connection before it is read.
-        insecure: Allow an address that other hosts reach, without encryption or authentication.
+        curve: Own keys and those of clients who may connect; needed where other hosts reach the address.
+        insecure: Allow that without encryption or authentication.
         shared_memory_bytes: Most memory for the frames of clients on this host, all together; 0: none, their
             frames come through the socket. By default 512 MiB, or a quarter of what is free.
     """
@@ -58,6 +60,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_clients: int = 64
     max_cameras: int = 256
     max_frame_bytes: int = 64 << 20
+    curve: CurveConfig | None = None
     insecure: bool = False
     shared_memory_bytes: int | None = None
 
@@ -105,11 +108,10 @@ class ZmqSource(Source):
         for option in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT):
             self._socket.setsockopt(option, 2000)
         try:
-            self.endpoint = endpoints.bind(self._socket, config.bind, insecure=config.insecure)
-            self._rings: RingHost | None = None
-            if config.shared_memory_bytes != 0:
-                sizes = config.credits, config.max_frame_bytes, config.max_clients
-                self._rings = RingHost(self.endpoint, config.shared_memory_bytes, *sizes)
+            self.endpoint, self.doorman = endpoints.listen(
+                self._socket, config.bind, insecure=config.insecure, curve=config.curve
+            )
+            self._rings = self._open_rings()
         except ConfigError:
             self._zmq.destroy(linger=0)
             raise
@@ -157,6 +159,8 @@ class ZmqSource(Source):
         if self._socket.closed:
             return
         self._send_results()
+        if self.doorman:
+            self.doorman.close()
         if self._rings is not None:
             self._rings.close()
         self._socket.close()
@@ -198,6 +202,9 @@ class ZmqSource(Source):
         if hello.version != wire.VERSION:
             self._refuse(identity, "version", f"expected protocol {wire.VERSION}, got {hello.version}")
             return
+        if hello.next_id < 0:
+            self._refuse(identity, "malformed", f"next_id: expected 0 or more, got {hello.next_id}")
+            return
         try:
             self._open_camera(camera)
         except InputError as error:
@@ -212,7 +219,7 @@ class ZmqSource(Source):
         if len(self._clients) >= self._config.max_clients and identity not in self._clients:
             self._refuse(identity, "full", f"expected at most {self._config.max_clients} clients")
             return
-        self._clients[identity] = _Client(identity, camera)
+        self._clients[identity] = _Client(identity, camera, hello.next_id)
         self._send(identity, self._welcome_to(identity, camera))
 
     def _open_camera(self, camera: str) -> None:
@@ -222,6 +229,18 @@ class ZmqSource(Source):
             raise InputError(f"expected at most {self._config.max_cameras} different cameras")
         self._context.open_camera(camera, max(self._context.queue_size, self._config.credits))
         self._cameras.add(camera)
+
+    def _open_rings(self) -> RingHost | None:
+        config = self._config
+        if config.shared_memory_bytes == 0:
+            return None
+        sizes = config.credits, config.max_frame_bytes, config.max_clients
+        try:
+            return RingHost(self.endpoint, config.shared_memory_bytes, *sizes)
+        except ConfigError:
+            if self.doorman:
+                self.doorman.close()
+            raise
 
     def _forget(self, identity: bytes) -> None:
         self._clients.pop(identity, None)
@@ -309,6 +328,6 @@ def create(config: Config, context: SourceContext) -> ZmqSource:
     """Binds the socket.
 
     Raises:
-        ConfigError: The endpoint cannot be bound, or is open to other hosts without `insecure`.
+        ConfigError: The endpoint cannot be bound, or is open to other hosts without `curve` or `insecure`.
     """
     return ZmqSource(config, context)
