@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from algan_stream import __version__
-from algan_stream.commands import bench, bundle, calibrate, demo, health, keys, run, score, send, watch
+from algan_stream.commands import (
+    bench,
+    bundle,
+    calibrate,
+    conformance,
+    demo,
+    health,
+    keys,
+    run,
+    score,
+    send,
+    watch,
+)
 from algan_stream.errors import AlganError
 from algan_stream.logs import LogLevel, set_up
 
@@ -43,6 +55,7 @@ app.command("send")(send.send)
 app.command("watch")(watch.watch)
 app.command("health")(health.health)
 app.command("demo")(demo.demo)
+app.command("conformance")(conformance.conformance)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(bench.app, name="bench")
 app.add_typer(keys.app, name="keys")
