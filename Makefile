@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 NATIVE := CMakeLists.txt $(shell find cmake csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-solar test test-triton faults fuzz-wire cpp-test cpp-package lint format bench asan tsan fuzz sdist \
+.PHONY: help setup setup-dev demo demo-solar test test-triton faults fuzz-wire bench-transport cpp-test cpp-package lint format bench asan tsan fuzz sdist \
         wheel wheelhouse lint-deploy test-aarch64 train-mtd train-demo constraints clean
 
 help:  ## List the targets
@@ -113,6 +113,9 @@ bench: $(VENV)/.runtime  ## Measure against peers on this machine; rows go to bu
 	$(BIN)/algan-stream bench preprocess --json build/bench-preprocess.json
 	$(BIN)/algan-stream bench engine --json build/bench-engine.json
 	$(BIN)/algan-stream bench pipeline --json build/bench-pipeline.json
+
+bench-transport: $(VENV)/.dev  ## 1080p frames between processes: ours, imagezmq, NetGear (minutes; has them from PyPI)
+	$(BIN)/python benchmarks/transport.py
 
 # ---- pack it -----------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from socket import socketpair
@@ -15,6 +14,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from algan_stream.curve import CurveConfig, read_allowed, read_pair
 from algan_stream.errors import ConfigError
+from algan_stream.logs import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,6 @@ _ZAP = "inproc://zeromq.zap.01"
 _DOMAIN = b"algan-stream"
 #: A peer that has not shown its key by then is cut off.
 _HANDSHAKE_MS = 10_000
-#: Strangers must not fill the log: one line in this time, with what happened since the last.
-_QUIET_S = 1.0
 
 
 class Doorman:
@@ -52,7 +50,7 @@ class Doorman:
             raise wrong[0]
         if not keys:
             log.warning("curve.allow: %s holds no *.key file yet: nobody can connect", self._allow)
-        self._silent_until, self._unsaid = 0.0, 0
+        self._seldom = Seldom(log)
         self._socket = socket
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
@@ -106,7 +104,9 @@ class Doorman:
             log.info("%s connects with key %s", address.decode(), key.decode())
         else:
             self.counts["key_not_allowed"] += 1
-            self._warn(f"{address.decode()} refused: its key {key.decode()} is not in {self._allow}")
+            self._seldom.warning(
+                "%s refused: its key %s is not in %s", address.decode(), key.decode(), self._allow
+            )
         status = (b"200", b"OK", key) if allowed else (b"400", b"key not allowed", b"")
         self._questions.send_multipart((b"1.0", request, *status, b""))
 
@@ -115,10 +115,10 @@ class Doorman:
         try:
             keys, wrong = read_allowed(self._allow, "curve.allow")
         except ConfigError as error:
-            self._warn(f"nobody is allowed: {error}")
+            self._seldom.warning("nobody is allowed: %s", error)
             return set()
         for why in wrong:
-            self._warn(str(why))
+            self._seldom.warning("%s", why)
         return keys
 
     def _count(self, event: list[bytes]) -> None:
@@ -127,14 +127,4 @@ class Doorman:
             zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
         ):
             self.counts["handshake_failed"] += 1
-            self._warn("a connection broke off before it showed a key for this service")
-
-    def _warn(self, message: str) -> None:
-        now = time.monotonic()
-        if now < self._silent_until:
-            self._unsaid += 1
-            log.debug("%s", message)
-            return
-        more = f" (and {self._unsaid} more such messages)" if self._unsaid else ""
-        log.warning("%s%s", message, more)
-        self._silent_until, self._unsaid = now + _QUIET_S, 0
+            self._seldom.warning("a connection broke off before it showed a key for this service")

@@ -31,6 +31,29 @@ class LogLevel(str, Enum):
     ERROR = "error"
 
 
+class Seldom:
+    """Warnings that strangers can cause at will must not fill the log: one in a second, and how many more.
+
+    Args:
+        log: Where they go; those left out go there as debug messages.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._silent_until, self._unsaid = 0.0, 0
+
+    def warning(self, text: str, *args: object) -> None:
+        """Logs it, or counts it."""
+        now = time.monotonic()
+        if now < self._silent_until:
+            self._unsaid += 1
+            self._log.debug(text, *args)
+            return
+        more = f" (and {self._unsaid} more since the last such line)" if self._unsaid else ""
+        self._log.warning(text + more, *args)
+        self._silent_until, self._unsaid = now + 1.0, 0
+
+
 class JsonFormatter(logging.Formatter):
     """One line of JSON for each record, whatever it holds."""
 

@@ -24,8 +24,9 @@ from pathlib import Path
 
 from algan_stream import shm, wire
 from algan_stream.errors import ConfigError, ProtocolError, SharedMemoryError
+from algan_stream.logs import Seldom
 
-log = logging.getLogger(__name__)
+_seldom = Seldom(logging.getLogger(__name__))  # strangers must not fill the log
 
 #: Without a number in the configuration, rings may take this much, or a quarter of what is free.
 DEFAULT_BYTES = 512 << 20
@@ -225,12 +226,12 @@ class RingHost:
         try:
             self._answer(lease, shm.decode_request(packet))
         except (ProtocolError, SharedMemoryError) as error:
-            log.warning("no shared memory for a client: %s", error)
+            _seldom.warning("no shared memory for a client: %s", error)
             with suppress(OSError):
                 lease.connection.send(shm.encode(shm.Unattached(message=str(error))))
             self._hang_up(lease)
         except OSError as error:
-            log.warning("no shared memory for a client: %s", error.strerror)
+            _seldom.warning("no shared memory for a client: %s", error.strerror)
             self._hang_up(lease)
 
     def _answer(self, lease: _Lease, request: shm.Attach) -> None:

@@ -33,7 +33,7 @@ MAX_DEADLINE_MS = 3_600_000
 TOPIC_PREFIX = b"verdict."
 
 
-class Hello(msgspec.Struct, tag="hello", forbid_unknown_fields=True, kw_only=True):
+class Hello(msgspec.Struct, tag="hello", forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """First message of a client.
 
     Attributes:

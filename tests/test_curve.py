@@ -27,6 +27,7 @@ from algan_stream.errors import ConfigError, ProtocolError
 from algan_stream.sinks import zmq_pub
 from algan_stream.subscriber import Subscriber
 from algan_stream.types import FrameVerdict, Outcome, VerdictKind
+from lines import line_of, running, state
 from processes import Service, algan_stream
 from servers import wait_for
 
@@ -275,6 +276,15 @@ def test_a_doorman_that_dies_is_seen_and_lets_nobody_in(
     wait_for(lambda: bool(sink.doorman and sink.doorman.failure))
     assert "nobody can connect any more" in sink.doorman.failure
     stop.set()
+
+
+def test_readiness_tells_of_a_dead_doorman(bundle: Bundle, keys: Keys) -> None:
+    publisher = {"kind": "zmq_pub", "bind": "tcp://127.0.0.1:*", "curve": keys.config}
+    source = {"kind": "zmq", "bind": f"ipc://{keys.folder / 'in'}"}
+    with running(line_of(bundle, source, sinks=[publisher])) as line:
+        assert state(line, "/readyz") == (200, [])
+        line._doormen()[0].failure = "nobody can connect any more"
+        assert state(line, "/readyz") == (503, ["nobody can connect any more"])
 
 
 def test_the_loopback_needs_no_keys_but_takes_them(keys: Keys) -> None:

@@ -19,6 +19,7 @@ from algan_stream import endpoints, wire
 from algan_stream.config import CAMERA_NAME
 from algan_stream.curve import CurveConfig
 from algan_stream.errors import ConfigError, InputError, ProtocolError
+from algan_stream.logs import Seldom
 from algan_stream.rings import Ring, RingHost
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.types import Frame, FrameVerdict
@@ -115,6 +116,7 @@ class ZmqSource(Source):
         except ConfigError:
             self._zmq.destroy(linger=0)
             raise
+        self._seldom = Seldom(log)
         self._clients: dict[bytes, _Client] = {}
         self._cameras: set[str] = set()  # all names ever used here; each costs memory for good
         self._results: deque[tuple[_Client, FrameVerdict]] = deque()
@@ -312,7 +314,7 @@ class ZmqSource(Source):
 
     def _refuse(self, identity: bytes, code: str, message: str, frame_id: int | None = None) -> None:
         self.counts[code] += 1
-        log.warning("client %s: %s: %s", identity.hex(), code, message)
+        self._seldom.warning("client %s: %s: %s", identity.hex(), code, message)
         self._send(identity, wire.Refusal(code=code, message=message, frame_id=frame_id))
 
     def _send(self, identity: bytes, message: wire.ToClient) -> None:

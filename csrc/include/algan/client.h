@@ -185,15 +185,17 @@ class Client {
 
   void greet() {
     msgpack::Writer hello;
-    hello.map(4);
+    hello.map(next_id_ == 0 ? 3 : 4);
     hello.text("type");
     hello.text("hello");
     hello.text("version");
     hello.integer(1);
     hello.text("camera");
     hello.text(options_.camera);
-    hello.text("next_id");
-    hello.integer(next_id_);
+    if (next_id_ != 0) {
+      hello.text("next_id");
+      hello.integer(next_id_);
+    }
     zmq_send(socket_.get(), hello.bytes().data(), hello.bytes().size(), 0);
     await([this] { return credits_ > 0; }, "no answer; is the service running there?");
   }
