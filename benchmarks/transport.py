@@ -20,6 +20,8 @@ from pathlib import Path
 
 from transport_ends import SEND
 
+from algan_stream.curve import new_pair
+
 _HERE = Path(__file__).resolve().parent
 _PEERS = _HERE.parent / "build" / "transport-peers"
 _PACKAGES = ["imagezmq==1.2.0", "vidgear==0.3.4", "opencv-python-headless", "pyzmq==27.3.0", "simplejpeg"]
@@ -42,12 +44,19 @@ def rate(way: str, python: str, seconds: float) -> float:
         address = f"tcp://127.0.0.1:{_free_port()}"
         if way in ("ours, ipc", "ours, shared memory", "ours, shared memory, in place"):
             address = f"ipc://{folder}/frames"
+        if way.endswith("CURVE"):
+            for name in ("service", "client"):
+                new_pair(Path(folder) / name)
         script = str(_HERE / "transport_ends.py")
         ends: dict[str, subprocess.Popen[str]] = {}
         for end in ("receive", "send"):
             at = address.replace("127.0.0.1", "*") if (way, end) == ("imagezmq", "receive") else address
             ends[end] = subprocess.Popen(
-                [python, script, end, way, at, str(seconds)], stdout=subprocess.PIPE, text=True
+                [python, script, end, way, at, str(seconds)],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL if end == "send" else None,  # it is cut off in the middle
+                text=True,
             )
         try:
             said, _ = ends["receive"].communicate(timeout=_PATIENCE_S + seconds)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -108,30 +109,13 @@ def netgear_receive(address: str, seconds: float) -> None:
 # ---- ours -----------------------------------------------------------------------------------------------
 
 
-def _encrypt() -> None:
-    """Switches CURVE on in every socket that is made from now on, with keys for this run alone."""
-    import zmq
-
-    public, secret = b"Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID", b"D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs"
-    plain = zmq.Context.socket
-
-    def socket(self: Any, kind: int, *more: Any, **options: Any) -> Any:
-        made = plain(self, kind, *more, **options)
-        if kind == zmq.ROUTER:
-            made.curve_secretkey, made.curve_server = secret, True
-        elif kind == zmq.DEALER:
-            made.curve_publickey, made.curve_secretkey = public, secret  # ZeroMQ's own example pair
-            made.curve_serverkey = public
-        return made
-
-    zmq.Context.socket = socket  # type: ignore[method-assign]
-
-
-def ours_send(address: str, shm: str = "never", in_place: bool = False) -> None:
+def ours_send(address: str, shm: str = "never", *, in_place: bool = False, keys: bool = False) -> None:
     """Sends for ever."""
     from algan_stream.client import Client
+    from algan_stream.curve import ClientKeys
 
-    with Client(address, "cam", shm=shm) as client:  # type: ignore[arg-type]
+    curve = ClientKeys(secret_key="client.key_secret", server_key="service.key") if keys else None
+    with Client(address, "cam", shm=shm, curve=curve) as client:  # type: ignore[arg-type]
         for i, image in enumerate(images()):
             if in_place:
                 with client.slot(*SHAPE[:2]) as slot:
@@ -142,15 +126,17 @@ def ours_send(address: str, shm: str = "never", in_place: bool = False) -> None:
             client.poll()
 
 
-def ours_receive(address: str, seconds: float) -> None:
+def ours_receive(address: str, seconds: float, *, keys: bool = False) -> None:
     """The service's own source, answering each frame once it has been read, as the pipeline does."""
+    from algan_stream.curve import CurveConfig
     from algan_stream.ledger import Ledger
     from algan_stream.sources import zmq as source
     from algan_stream.sources.base import SourceContext
     from algan_stream.types import BoxVerdict, FrameVerdict, Outcome, VerdictKind
 
     context = SourceContext("cam", None, 16, Ledger(), lambda *_: None)
-    host = source.create(source.Config(bind=address), context)
+    curve = CurveConfig(secret_key="service.key_secret", allow="client.key") if keys else None
+    host = source.create(source.Config(bind=address, curve=curve), context)
     box = BoxVerdict(verdict=VerdictKind.PASS, score=-1.0, p_value=0.5)
 
     def frames() -> Iterator[Image]:
@@ -178,7 +164,7 @@ SEND: dict[str, Callable[[str], None]] = {
     "ours, shared memory, in place": lambda address: ours_send(address, "always", in_place=True),
     "ours, ipc": ours_send,
     "ours, tcp": ours_send,
-    "ours, tcp with CURVE": ours_send,
+    "ours, tcp with CURVE": lambda address: ours_send(address, keys=True),
     "imagezmq": imagezmq_send,
     "NetGear": netgear_send,
 }
@@ -187,12 +173,14 @@ SEND: dict[str, Callable[[str], None]] = {
 def main() -> None:
     """One end of one way."""
     end, way, address, seconds = sys.argv[1:]
-    if way.endswith("CURVE"):
-        _encrypt()
     if end == "send":
         SEND[way](address)
     else:
-        receive = {"imagezmq": imagezmq_receive, "NetGear": netgear_receive}.get(way, ours_receive)
+        receive = {
+            "imagezmq": imagezmq_receive,
+            "NetGear": netgear_receive,
+            "ours, tcp with CURVE": partial(ours_receive, keys=True),
+        }.get(way, ours_receive)
         receive(address, float(seconds))
 
 
