@@ -10,6 +10,7 @@ import typer
 
 from algan_stream import __version__
 from algan_stream.commands import bench, bundle, calibrate, demo, health, keys, run, score, send, watch
+from algan_stream.engines.openvino_device import without_telemetry
 from algan_stream.errors import AlganError
 from algan_stream.logs import LogLevel, set_up
 
@@ -64,6 +65,7 @@ def options(
 
 def main() -> None:
     """Runs the command; an error meant for the user ends it with one line and that error's exit code."""
+    without_telemetry()  # before anything imports OpenVINO
     try:
         app()
     except AlganError as error:
