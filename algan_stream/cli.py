@@ -22,6 +22,7 @@ from algan_stream.commands import (
     send,
     watch,
 )
+from algan_stream.engines.openvino_device import without_telemetry
 from algan_stream.errors import AlganError
 from algan_stream.logs import LogLevel, set_up
 
@@ -77,6 +78,7 @@ def options(
 
 def main() -> None:
     """Runs the command; an error meant for the user ends it with one line and that error's exit code."""
+    without_telemetry()  # before anything imports OpenVINO
     try:
         app()
     except AlganError as error:

@@ -159,6 +159,7 @@ def read_allowed(path: Path, name: str) -> tuple[set[bytes], list[ConfigError]]:
     keys: set[bytes] = set()
     wrong: list[ConfigError] = []
     try:
+        _refuse_writable(path, name, path.stat().st_mode)
         files = sorted(path.glob(f"*{PUBLIC_SUFFIX}"))
     except OSError as error:
         raise ConfigError(f"{name}: cannot read {path}: {error.strerror}") from error
@@ -187,6 +188,7 @@ def _keys(file: Path, name: str, *, private: bool = False) -> tuple[list[bytes],
     try:
         with file.open("rb") as opened:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
+            _refuse_writable(file, name, mode)
             text = opened.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{name}: cannot read {file}: {error.strerror}") from error
@@ -204,6 +206,14 @@ def _keys(file: Path, name: str, *, private: bool = False) -> tuple[list[bytes],
             raise ConfigError(f"{name}: {file}: a {kind} key is not 40 characters of Z85")
         found[kind].append(key.encode())
     return found["public"], found["secret"]
+
+
+def _refuse_writable(path: Path, name: str, mode: int) -> None:
+    """Who may write there may let himself in; mounts that nobody can write to often look open."""
+    if mode & 0o002 and not os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise ConfigError(
+            f"{name}: anybody may write to {path} (mode {stat.S_IMODE(mode):04o}); chmod o-w it"
+        )
 
 
 def _write_new(file: Path, text: str) -> None:

@@ -16,6 +16,13 @@ _RETRY_S = 1.0
 #: Longest wait of libzmq between two attempts to reach a service that is not there.
 _RECONNECT_MOST_MS = 2000
 _HEARTBEAT_MS = 2000
+#: A host that is gone is noticed after 25 s.
+_KEEPALIVE = {
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 10,
+    zmq.TCP_KEEPALIVE_INTVL: 5,
+    zmq.TCP_KEEPALIVE_CNT: 3,
+}
 #: After these libzmq tries no more by itself.
 _TURNED_AWAY = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "this client's key is not allowed there; see `algan-stream keys allow`",
@@ -114,9 +121,14 @@ class Link:
         # those that wait when the service ends.
         if self._kind == zmq.DEALER:
             self.socket.setsockopt(zmq.RCVHWM, 0)
+            for option in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT):
+                self.socket.setsockopt(option, _HEARTBEAT_MS)
+        else:
+            # Heartbeats and a limit on what waits do not go together: libzmq takes a full queue for a dead
+            # peer, and may then end the process ("Assertion failed: _input_stopped"). TCP looks instead.
+            for option, value in _KEEPALIVE.items():
+                self.socket.setsockopt(option, value)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MOST_MS)
-        for option in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT):
-            self.socket.setsockopt(option, _HEARTBEAT_MS)
         if self._keys is not None:
             self._keys.apply(self.socket)
         self._events.setsockopt(zmq.RCVHWM, 0)  # libzmq would wait for us to read them

@@ -105,6 +105,7 @@ def test_keys_new_in_a_folder_takes_the_hosts_name(tmp_path: Path) -> None:
         (None, 0, "secret_key: cannot read .*: No such file or directory"),
         ("SECRET", 0o604, r"can be used by others \(mode 0604\); chmod 600"),
         ("SECRET", 0o620, "can be used by others"),
+        ("SECRET", 0o602, r"anybody may write to .* \(mode 0602\); chmod o-w"),
         ("PUBLIC", 0o600, "holds no secret key; expected the file NAME.key_secret"),
         ("", 0o600, "holds no secret key"),
         ("\xff\xfe\0", 0o600, "holds no secret key"),
@@ -137,12 +138,15 @@ def test_a_secret_key_that_cannot_be_used(keys: Keys, text: str | None, mode: in
         ({"allow": "service.key_secret"}, "holds a secret key, which belongs to its owner alone"),
         ({"secret_key": "service.key"}, "curve.secret_key: .* holds no secret key"),
         ({"allow": "bad"}, "curve.allow: .*x.key holds no public key"),
+        ({"allow": "open"}, r"curve.allow: anybody may write to .*open \(mode 0777\)"),
     ],
 )
 def test_a_service_does_not_start_with_keys_it_cannot_use(
     keys: Keys, section: dict[str, str], message: str
 ) -> None:
     (keys.folder / "bad").mkdir()
+    (keys.folder / "open").mkdir()
+    (keys.folder / "open").chmod(0o777)
     (keys.folder / "bad" / "x.key").write_text("no key")
     wanted = {**keys.config, **{key: str(keys.folder / value) for key, value in section.items()}}
     with pytest.raises(ConfigError, match=message):
