@@ -75,7 +75,7 @@ class Link:
             return None
 
     def send(self, parts: Sequence[bytes | memoryview], timeout_s: float) -> None:
-        """Hands over a message, a payload not copied; one without room for `timeout_s` means a broken link."""
+        """Hands over a message, payloads not copied; no room within `timeout_s` means a broken link."""
         self.socket.setsockopt(zmq.SNDTIMEO, round(timeout_s * 1000))
         try:
             self.socket.send_multipart(parts, copy=len(parts) == 1)  # a header alone is cheaper to copy
