@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 NATIVE := CMakeLists.txt $(shell find cmake csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-solar test test-triton cpp-test cpp-package lint format bench soak asan tsan fuzz sdist \
+.PHONY: help setup setup-dev demo demo-solar test test-triton faults fuzz-wire bench-transport cpp-test cpp-package lint format bench soak asan tsan fuzz sdist \
         wheel wheelhouse lint-deploy test-aarch64 train-mtd train-demo constraints clean
 
 help:  ## List the targets
@@ -62,6 +62,13 @@ $(SERVERS)/.created: tests/serving/requirements.txt $(VENV)/.dev
 test-triton: $(VENV)/.dev $(SERVERS)/.created  ## Test the `triton` engine and exports on a real Triton and MLServer
 	$(BIN)/python -m pytest tests/test_engine_triton.py tests/test_engine_triton_faults.py tests/test_serving.py
 
+faults: $(VENV)/.dev  ## Faults of a factory on real processes, as long as they last out there (15 minutes)
+	ALGAN_FAULTS=long $(BIN)/python -m pytest tests/test_faults.py
+
+MESSAGES ?= 1000000
+fuzz-wire: $(VENV)/.dev  ## Throw MESSAGES=1000000 broken messages at a service, with a healthy client beside them
+	$(BIN)/python tests/fuzz/fuzz_wire.py --messages $(MESSAGES)
+
 cpp-test: $(VENV)/.created  ## Build and run the C++ tests
 	cmake --preset dev -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 	cmake --build --preset dev
@@ -109,6 +116,9 @@ bench: $(VENV)/.runtime  ## Measure against peers on this machine; rows go to bu
 	$(BIN)/algan-stream bench preprocess --json build/bench-preprocess.json
 	$(BIN)/algan-stream bench engine --json build/bench-engine.json
 	$(BIN)/algan-stream bench pipeline --json build/bench-pipeline.json
+
+bench-transport: $(VENV)/.dev  ## 1080p frames between processes: ours, imagezmq, NetGear (minutes; has them from PyPI)
+	$(BIN)/python benchmarks/transport.py
 
 # ---- pack it -----------------------------------------------------------------------------------------------
 

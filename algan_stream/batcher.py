@@ -216,6 +216,8 @@ class Batcher:
         assert batch.slot is not None
         started = time.monotonic_ns()
         self._engine.write(batch.slot, job.frame, boxes=boxes, first_slot=len(batch.items))
+        if job.frame.intact is not None and not job.frame.intact():
+            raise InputError("the pixels were overwritten while they were read")
         job.preprocess_ns += time.monotonic_ns() - started
         if not batch.items:
             batch.leave_by_ns = started + self._max_wait_ns

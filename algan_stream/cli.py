@@ -13,16 +13,19 @@ from algan_stream.commands import (
     bench,
     bundle,
     calibrate,
+    conformance,
     ctl,
     demo,
     guard,
     health,
+    keys,
     replay,
     run,
     score,
     send,
     watch,
 )
+from algan_stream.engines.openvino_device import without_telemetry
 from algan_stream.errors import AlganError
 from algan_stream.logs import LogLevel, set_up
 
@@ -61,6 +64,8 @@ app.command("replay")(replay.replay_archive)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(bench.app, name="bench")
 app.add_typer(guard.app, name="guard")
+app.command("conformance")(conformance.conformance)
+app.add_typer(keys.app, name="keys")
 _add_installed(app, "algan_stream.commands")
 _add_installed(bundle.app, "algan_stream.commands.bundle")
 
@@ -79,6 +84,7 @@ def options(
 
 def main() -> None:
     """Runs the command; an error meant for the user ends it with one line and that error's exit code."""
+    without_telemetry()  # before anything imports OpenVINO
     try:
         app()
     except AlganError as error:

@@ -19,9 +19,9 @@ from algan_stream.plugins import convert
 from algan_stream.types import Rule, WhenEmpty
 
 #: Keys of a source, boxes, a sink or an engine that name files or folders, as do those that end in `_file`.
-_PATHS = ("path", "spill", "cache")
+_PATHS = ("path", "spill", "cache", "secret_key", "allow")
 #: Keys of a source or sink whose sections may name such files.
-_NESTED = ("camera", "delivery")
+_NESTED = ("camera", "delivery", "curve")
 
 #: Names of cameras: they stand in topics, file names and metrics.
 CAMERA_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

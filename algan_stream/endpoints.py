@@ -10,7 +10,38 @@ from urllib.parse import urlsplit
 
 import zmq
 
+from algan_stream.curve import CurveConfig
+from algan_stream.doorman import Doorman
 from algan_stream.errors import ConfigError
+
+
+def listen(
+    socket: zmq.Socket[bytes], endpoint: str, *, insecure: bool, curve: CurveConfig | None
+) -> tuple[str, Doorman | None]:
+    """Binds a socket, with a doorman before it where it has keys; the doorman is closed before the socket.
+
+    Args:
+        socket: Not yet bound, and alone in its context.
+        endpoint: As for `bind`.
+        insecure: As for `bind`.
+        curve: Own keys and the allow-list, or None.
+
+    Returns:
+        The endpoint with its real port, and the doorman.
+
+    Raises:
+        ConfigError: As for `bind` and `Doorman`; or both `insecure` and `curve` are set.
+    """
+    if curve is None:
+        return bind(socket, endpoint, insecure=insecure), None
+    if insecure:
+        raise ConfigError("insecure: expected `curve` or `insecure: true`, got both; remove one")
+    doorman = Doorman(socket, curve)
+    try:
+        return bind(socket, endpoint, insecure=True), doorman
+    except ConfigError:
+        doorman.close()
+        raise
 
 
 def bind(socket: zmq.Socket[bytes], endpoint: str, *, insecure: bool) -> str:
@@ -31,8 +62,9 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, *, insecure: bool) -> str:
         raise ConfigError(f"bind: expected ipc://PATH or tcp://ADDRESS:PORT, got {endpoint!r}")
     if not insecure and not _is_loopback(endpoint):
         raise ConfigError(
-            f"bind: {endpoint} can be reached from other hosts, and this version has no encryption for it; "
-            "bind to 127.0.0.1 or ipc://, or write `insecure: true` to accept that anyone may connect"
+            f"bind: {endpoint} can be reached from other hosts; give it keys with `curve: {{secret_key: FILE,"
+            " allow: FOLDER}` (`algan-stream keys new` makes them), bind to 127.0.0.1 or ipc://, or write "
+            "`insecure: true` to accept that anyone may connect and listen"
         )
     _bind(socket, endpoint)
     return socket.getsockopt_string(zmq.LAST_ENDPOINT)

@@ -14,6 +14,7 @@ AlganError
 ├── PluginError          a source, sink, engine or box plugin is unknown or lacks a dependency
 ├── ProtocolError        a peer broke the wire protocol
 ├── BusyError            a running line cannot do this now; says what to wait for
+├── SharedMemoryError    there is no shared memory to be had
 ├── SinkRefusedError     a receiver of verdicts says that it will never take this one
 └── LedgerError          the frame accounts do not add up (a bug: the service stops)
 
@@ -106,6 +107,12 @@ class BusyError(AlganError):
     """A running line was asked for something that it cannot do at this moment; the message says why."""
 
     exit_code = 9
+
+
+class SharedMemoryError(AlganError):
+    """There is no shared memory to be had; frames can still go through the socket."""
+
+    exit_code = 7
 
 
 class SinkRefusedError(AlganError):

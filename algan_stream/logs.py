@@ -76,6 +76,26 @@ class Seldom:
         return silent
 
 
+class SeldomWarning:
+    """Warnings that strangers can cause at will must not fill the log: one in a second, and how many more.
+
+    Args:
+        log: Where they go; those left out go there as debug messages.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log, self._seldom = log, Seldom(every_s=1.0)
+
+    def warning(self, text: str, *args: object) -> None:
+        """Logs it, or counts it."""
+        silent = self._seldom.silenced()
+        if silent is None:
+            self._log.debug(text, *args)
+            return
+        more = f" (and {silent} more since the last such line)" if silent else ""
+        self._log.warning(text + more, *args)
+
+
 def set_up(form: LogFormat = LogFormat.TEXT, level: LogLevel | None = None) -> None:
     """Sets form and level of the process's log.
 

@@ -104,7 +104,7 @@ class Metrics(Sink):
         )
         yield _counter(
             "algan_refused_messages_total",
-            "Messages that sources refused; they were no frames.",
+            "Messages and connections that were refused; they were no frames.",
             ("code",),
             [((code,), count) for code, count in service.refusals().items()],
         )

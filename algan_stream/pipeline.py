@@ -51,6 +51,7 @@ class Pipeline:
         self.sink_errors = 0
         #: The parts that cameras track, where any does.
         self.parts: Parts | None = None
+        self._failures: Counter[str] = Counter()  # the same, by sink
         #: How often a batch of each size was submitted.
         self.batch_sizes: Counter[int] = Counter()
         self._cause: BaseException | None = None
@@ -347,8 +348,12 @@ class Pipeline:
             write(*before, said)
         except Exception:
             self.sink_errors += 1
-            about = {"camera": said.camera, "frame": said.frame_id}
-            log.exception("a verdict of camera %s could not be delivered", said.camera, extra=about)
+            to = type(getattr(write, "__self__", write)).__name__
+            self._failures[to] += 1
+            if (times := str(self._failures[to])).strip("0") == "1":  # a full disk must not fill the log too
+                about = {"camera": said.camera, "frame": said.frame_id}
+                text = "a verdict of camera %s could not be delivered to %s, number %s of them"
+                log.exception(text, said.camera, to, times, extra=about)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:

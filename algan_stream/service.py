@@ -18,6 +18,7 @@ from algan_stream.boxes.base import BoxFinder, find_boxes
 from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.config import CameraConfig, LineConfig
 from algan_stream.control import Control
+from algan_stream.doorman import Doorman
 from algan_stream.drift import DriftMonitor
 from algan_stream.engines.base import Engine
 from algan_stream.engines.gate import check_golden
@@ -202,10 +203,10 @@ class Service:
         return self.pipeline.ledger.snapshot()
 
     def refusals(self) -> dict[str, int]:
-        """Messages that sources refused, by code; they were no frames, or named none."""
+        """Messages that sources refused, by code; they were no frames, or named none. And connections."""
         total: Counter[str] = Counter()
-        for _, source, _ in self.sources:
-            total.update(dict(source.counts))  # a copy at once: the source's thread may add a code meanwhile
+        for counts in (*(s.counts for _, s, _ in self.sources), *(d.counts for d in self._doormen())):
+            total.update(dict(counts))  # a copy at once: its thread may add a code meanwhile
         return dict(total)
 
     def links(self) -> dict[str, Link]:
@@ -225,8 +226,9 @@ class Service:
 
     @property
     def failures(self) -> list[str]:
-        """What ended sources before their time; the others go on."""
-        return [f"a source broke: {error}" for error in tuple(self._failed)]
+        """What ended parts before their time; the others go on."""
+        closed = [doorman.failure for doorman in self._doormen() if doorman.failure]
+        return [*(f"a source broke: {error}" for error in tuple(self._failed)), *closed]
 
     def stop(self) -> None:
         """Asks the sources to end; safe from signal handlers and other threads."""
@@ -244,6 +246,10 @@ class Service:
         sinks = (*(self.control.observers if self.control else ()), *self.sinks)
         # Those that copy pixels come last, so that no other receiver waits for it.
         self.pipeline.sinks = tuple(sorted(sinks, key=lambda sink: sink.wants_frames))
+
+    def _doormen(self) -> list[Doorman]:
+        parts = (*(source for _, source, _ in self.sources), *self.sinks)
+        return [doorman for part in parts if (doorman := getattr(part, "doorman", None)) is not None]
 
     def open_sink(self, section: dict[str, Any], path: str) -> Sink:
         """Opens a sink of the line for the bundle that serves.

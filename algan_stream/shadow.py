@@ -129,6 +129,7 @@ class Shadow:
         sample = replace(
             frame,
             image=frame.image.copy(),
+            intact=None,
             boxes=None if frame.boxes is None else frame.boxes.copy(),
             vector=None if frame.vector is None else frame.vector.copy(),
             reply=None,

@@ -312,6 +312,8 @@ class Frame:
         track_ids: Number of the part in each box, or None where the camera does not track.
         boxes_ns: Time that it took to find the boxes.
         vector: (features,) float32 instead of an image, which is then empty; read-only and held likewise.
+        intact: Whether the pixels are still what the source announced, where others could write to them;
+            asked once they have been read.
         received_ns: `time.monotonic_ns()` when the pipeline took it.
         entry: Its entry in the ledger, set by the pipeline.
     """
@@ -333,5 +335,6 @@ class Frame:
     track_ids: tuple[int | None, ...] | None = None
     boxes_ns: int = 0
     vector: npt.NDArray[np.float32] | None = None
+    intact: Callable[[], bool] | None = None
     received_ns: int = 0
     entry: int = -1

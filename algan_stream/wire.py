@@ -1,11 +1,14 @@
 """Wire protocol v1: ZeroMQ multipart messages, a msgpack header and for frames one payload of raw pixels.
 
-A vector of features is a frame of another shape: it shares ids, credits and results with images.
+A vector of features is a frame of another shape: it shares ids, credits and results with images. On one
+host pixels may lie in shared memory instead (see `shm.py`), and `SendSlot` says where. In full:
+docs/protocol.md.
 
-Client (DEALER) → service (ROUTER): `Hello`, `SendFrame` + pixels, `SendVector` + numbers, `Bye`.
+Client (DEALER) → service (ROUTER): `Hello`, `SendFrame` + pixels, `SendSlot`, `SendVector` + numbers, `Bye`.
 Service → client: `Welcome`, `Result`, `Refusal`, `Closing`.
-Service → anyone (PUB): topic `verdict.CAMERA`, then a `FrameVerdict`.
+Service → anyone (PUB): topic `verdict.CAMERA`, a `FrameVerdict`, and its `Place` in what is published.
 
+A client whose connection broke begins anew with `Hello`: what it had no answer to by then never gets one.
 A client may have `credits` frames without a result; each `Result` gives one credit back.
 """
 
@@ -30,24 +33,26 @@ MAX_DEADLINE_MS = 3_600_000
 TOPIC_PREFIX = b"verdict."
 
 
-class Hello(msgspec.Struct, tag="hello", forbid_unknown_fields=True, kw_only=True):
+class Hello(msgspec.Struct, tag="hello", forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """First message of a client.
 
     Attributes:
         version: Of this protocol.
         camera: Name under which the frames are accounted; empty: the service's configured one. A newer
             client with the same name takes the camera over.
+        next_id: Frame id that comes next; more than 0 for a client that goes on over a new connection.
     """
 
     version: int
     camera: str = ""
+    next_id: int = 0
 
 
 class SendFrame(msgspec.Struct, tag="frame", forbid_unknown_fields=True, kw_only=True):
     """Header of a frame; the second part of the message is its pixels, row after row without gaps.
 
     Attributes:
-        frame_id: Counts up by one from 0 in a session; a gap means that frames were lost before.
+        frame_id: Counts up by one from the `next_id` of `Hello`; a gap means that frames were lost before.
         height_px: Height of the image.
         width_px: Width of the image.
         pixel_format: Order of the bytes of a pixel.
@@ -65,6 +70,21 @@ class SendFrame(msgspec.Struct, tag="frame", forbid_unknown_fields=True, kw_only
     boxes: list[tuple[float, float, float, float]] | None = None
     part_id: str = ""
     deadline_ms: float | None = None
+
+
+class SendSlot(SendFrame, tag="slot", forbid_unknown_fields=True, kw_only=True):
+    """Header of a frame whose pixels stand in a slot of the client's ring; it has no second part.
+
+    Attributes:
+        ring: The ring, as the service numbered it when it was attached.
+        slot: Which one, from 0; the client may not touch it until the frame's result is there.
+        generation: How often the slot has been used, this time included; the slot's control word must say
+            the same.
+    """
+
+    ring: int
+    slot: int
+    generation: int
 
 
 class SendVector(msgspec.Struct, tag="vector", forbid_unknown_fields=True, kw_only=True):
@@ -91,7 +111,19 @@ class Bye(msgspec.Struct, tag="bye", forbid_unknown_fields=True):
     """The client will send no more."""
 
 
-class Welcome(msgspec.Struct, tag="welcome", kw_only=True):
+class RingOffer(msgspec.Struct, kw_only=True):
+    """Where a client on the same host gets shared memory.
+
+    Attributes:
+        path: Unix socket (SEQPACKET) that hands it out.
+        token: Says there which client asks; 16 bytes.
+    """
+
+    path: str
+    token: bytes
+
+
+class Welcome(msgspec.Struct, tag="welcome", kw_only=True, omit_defaults=True):
     """Answer to `Hello`.
 
     Attributes:
@@ -99,12 +131,14 @@ class Welcome(msgspec.Struct, tag="welcome", kw_only=True):
         camera: Name under which the frames are accounted.
         credits: Frames that may be without a result at any time.
         max_frame_bytes: Largest payload accepted.
+        ring: The offer of shared memory, if there is one; who does not know it may ignore it.
     """
 
     version: int
     camera: str
     credits: int
     max_frame_bytes: int
+    ring: RingOffer | None = None
 
 
 class Result(msgspec.Struct, tag="result", kw_only=True):
@@ -131,7 +165,19 @@ class Closing(msgspec.Struct, tag="closing"):
     """The service stops: send no more; results on frames it has will still come."""
 
 
-Announcement: TypeAlias = SendFrame | SendVector
+class Place(msgspec.Struct, kw_only=True):
+    """Where a published verdict stands, so that a subscriber can count what it missed.
+
+    Attributes:
+        run: Unix time in nanoseconds at which the publisher was opened; another one after a restart.
+        sequence: Counts up by one from 0 in each run, for each topic.
+    """
+
+    run: int
+    sequence: int
+
+
+Announcement: TypeAlias = SendFrame | SendSlot | SendVector
 ToService: TypeAlias = Hello | Announcement | Bye
 ToClient: TypeAlias = Welcome | Result | Refusal | Closing
 
@@ -140,9 +186,10 @@ _encoder = msgspec.msgpack.Encoder()
 _to_service: msgspec.msgpack.Decoder[ToService] = msgspec.msgpack.Decoder(ToService)
 _to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
 _verdict = msgspec.msgpack.Decoder(FrameVerdict)
+_place = msgspec.msgpack.Decoder(Place)
 
 
-def encode(message: ToService | ToClient | FrameVerdict) -> bytes:
+def encode(message: ToService | ToClient | FrameVerdict | Place) -> bytes:
     """Packs a header."""
     return _encoder.encode(message)
 
@@ -166,16 +213,18 @@ def decode_verdict(payload: bytes | memoryview) -> FrameVerdict:
     return _decode(_verdict, payload)
 
 
+def decode_place(payload: bytes | memoryview) -> Place:
+    """Unpacks the third part of what the service published; raises like `decode_to_service`."""
+    return _decode(_place, payload)
+
+
 def image_of(header: SendFrame, payload: memoryview) -> npt.NDArray[np.uint8]:
     """Views a frame's payload as an image, without copying: (H, W, 3), or (H, W) for grey.
 
     Raises:
         ProtocolError: Size and payload disagree.
     """
-    channels = 1 if header.pixel_format == "grey8" else 3
-    if not (1 <= header.height_px <= 65_535 and 1 <= header.width_px <= 65_535):
-        raise ProtocolError(f"size: expected 1 to 65535 px, got {header.width_px}×{header.height_px}")
-    expected = header.height_px * header.width_px * channels
+    expected, channels = image_bytes(header), 1 if header.pixel_format == "grey8" else 3
     if payload.nbytes != expected:
         raise ProtocolError(
             f"payload: expected {header.height_px}×{header.width_px}×{channels} = {expected} bytes for "
@@ -183,6 +232,17 @@ def image_of(header: SendFrame, payload: memoryview) -> npt.NDArray[np.uint8]:
         )
     shape = (header.height_px, header.width_px) + ((3,) if channels == 3 else ())
     return np.frombuffer(payload, np.uint8).reshape(shape)
+
+
+def image_bytes(header: SendFrame) -> int:
+    """Size of a frame's pixels.
+
+    Raises:
+        ProtocolError: A side is out of range.
+    """
+    if not (1 <= header.height_px <= 65_535 and 1 <= header.width_px <= 65_535):
+        raise ProtocolError(f"size: expected 1 to 65535 px, got {header.width_px}×{header.height_px}")
+    return header.height_px * header.width_px * (1 if header.pixel_format == "grey8" else 3)
 
 
 def vector_of(header: SendVector, payload: memoryview) -> npt.NDArray[np.float32]:

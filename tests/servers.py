@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -115,10 +116,15 @@ class WebServer:
     def __init__(self, port: int = 0) -> None:
         self.got: list[tuple[bytes, dict[str, str]]] = []
         self.statuses: list[int] = []
+        self._connections: list[socket.socket] = []
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                outer._connections.append(self.connection)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -147,3 +153,6 @@ class WebServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
+        for connection in self._connections:  # as the end of its process would
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)

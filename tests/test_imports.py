@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -130,3 +131,23 @@ def test_the_version_is_the_same_everywhere() -> None:
             found = [text for text in lines if re.match(r'version = "|version: |## \[\d', text)]
             assert found, name
             assert found[0].startswith(line), name
+
+
+def test_an_engine_reports_to_nobody(tmp_path: Path) -> None:
+    """OpenVINO's own telemetry would start a process and write into the home folder."""
+    code = (
+        "import sys; from algan_stream.bundle import read_bundle\n"
+        "from algan_stream.service import open_engine\n"
+        "open_engine(read_bundle('demo')).close()\n"
+        "print([m for m in sys.modules if m.startswith('openvino_telemetry.')])"
+    )
+    silent = {name: os.environ[name] for name in os.environ if name not in ("CI", "JENKINS_URL", "TF_BUILD")}
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**silent, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "[]\n"), ran.stderr
+    assert list(tmp_path.iterdir()) == []

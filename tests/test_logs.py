@@ -6,13 +6,14 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from algan_stream.logs import JsonFormatter
+from algan_stream.logs import JsonFormatter, SeldomWarning
 
 
 def _record(message: str, *arguments: object, **more: Any) -> dict[str, Any]:
@@ -95,3 +96,17 @@ def test_text_is_for_people() -> None:
     assert lines[0].endswith("INFO algan_stream.a: told once")
     assert lines[-1] == "RuntimeError: nobody caught me"
     assert not any("not told" in line for line in lines)
+
+
+def test_what_strangers_cause_is_told_seldom(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    seldom = SeldomWarning(logging.getLogger("x"))
+    for i in range(5):
+        seldom.warning("refused %d", i)
+    now[0] += 1.5
+    seldom.warning("refused %d", 5)
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert told == ["refused 0", "refused 5 (and 4 more since the last such line)"]

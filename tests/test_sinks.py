@@ -56,7 +56,7 @@ def _zmq_pub(folder: Path) -> tuple[Sink, Read]:
     def read() -> list[FrameVerdict]:
         got = []
         while socket.poll(500):
-            topic, payload = socket.recv_multipart()
+            topic, payload, _ = socket.recv_multipart()
             verdict = wire.decode_verdict(payload)
             assert topic == wire.TOPIC_PREFIX + verdict.camera.encode()
             got.append(verdict)

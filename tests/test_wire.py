@@ -35,6 +35,7 @@ _DECODERS = (wire.decode_to_service, wire.decode_to_client, wire.decode_verdict)
     "message",
     [
         wire.Hello(version=1, camera="press-3"),
+        wire.Hello(version=1, next_id=7),
         wire.Bye(),
         _HEADER,
         msgspec.structs.replace(
@@ -63,6 +64,20 @@ def test_round_trip_to_the_client(message: wire.ToClient) -> None:
 
 def test_round_trip_of_a_verdict() -> None:
     assert wire.decode_verdict(wire.encode(_VERDICT)) == _VERDICT
+
+
+def test_round_trip_of_a_place() -> None:
+    place = wire.Place(run=1_700_000_000_000_000_000, sequence=3)
+    assert wire.decode_place(wire.encode(place)) == place
+    with pytest.raises(ProtocolError):
+        wire.decode_place(wire.encode(wire.Bye()))
+
+
+def test_a_hello_from_the_start_is_what_it_was_before_clients_could_go_on() -> None:
+    assert (
+        wire.encode(wire.Hello(version=1, camera="c"))
+        == b"\x83\xa4type\xa5hello\xa7version\x01\xa6camera\xa1c"
+    )
 
 
 def test_directions_do_not_mix() -> None:

@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from algan_stream import wire
-from algan_stream.client import Client
+from algan_stream.client import Client, ClientAccount
 from algan_stream.errors import InputError, ProtocolError
 from algan_stream.ledger import Tally
 from algan_stream.pipeline import Pipeline
@@ -42,7 +42,8 @@ class Host:
             self.pipeline.ledger,
             lambda name, size: self.pipeline.open_camera(name, size, "block"),
         )
-        self.source = zmq_source.create(zmq_source.Config(bind=self.endpoint, **config), context)
+        section = {"bind": self.endpoint, **config}
+        self.source = zmq_source.create(zmq_source.Config(**section), context)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._feed, daemon=True)
         self.error: BaseException | None = None
@@ -147,7 +148,7 @@ def test_frames_of_all_kinds_come_back_with_their_verdicts(hosts: Callable[..., 
     assert verdicts[1].captured_ns == 77
     assert [b.box for b in verdicts[2].boxes] == [(0, 0, 4, 4), (1, 1, 2, 2)]
     assert [v.reason for v in verdicts[3:]] == ["no_boxes", "expired"]
-    assert msgspec.to_builtins(client.account()) == {"sent": 5, "answered": 5, "refused": 0, "unanswered": 0}
+    assert client.account() == ClientAccount(sent=5, answered=5)
     assert host.frames("cam") == Tally(received=5, scored=3, failed=1, expired=1)
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import typer
 from rich.console import Console
 
+from algan_stream.curve import ClientKeys
 from algan_stream.errors import InputError
 
 #: Characters in a line of a table that goes into a pipe or a file.
@@ -39,6 +40,12 @@ BoxesOption = Annotated[
     typer.Option(help='JSON file {"image name or path": [[x_min, y_min, x_max, y_max], …]}, in pixels.'),
 ]
 
+SecretKeyOption = Annotated[
+    Path | None,
+    typer.Option(help="NAME.key_secret of `algan-stream keys new`, for a service that asks for keys."),
+]
+ServerKeyOption = Annotated[Path | None, typer.Option(help="NAME.key of that service.")]
+
 
 def console() -> Console:
     """Standard output, wide enough that no table is cut where it is no terminal but a pipe or a file."""
@@ -49,6 +56,19 @@ def console() -> Console:
 def engine_section(precision: Precision, **more: Any) -> dict[str, Any]:
     """The `engine` section of a line for these options."""
     return {"kind": "openvino", "precision": precision.value, **more}
+
+
+def client_keys(secret_key: Path | None, server_key: Path | None) -> ClientKeys | None:
+    """What these two options say.
+
+    Raises:
+        InputError: Only one is given.
+    """
+    if secret_key is None and server_key is None:
+        return None
+    if secret_key is None or server_key is None:
+        raise InputError("--secret-key, --server-key: expected both or none")
+    return ClientKeys(secret_key=secret_key, server_key=server_key)
 
 
 def read_boxes(path: Path | None) -> dict[str, npt.NDArray[np.float32]] | None:

@@ -14,7 +14,14 @@ import numpy.typing as npt
 import typer
 
 from algan_stream.client import Client
-from algan_stream.commands.options import BoxesOption, JsonOption, read_boxes
+from algan_stream.commands.options import (
+    BoxesOption,
+    JsonOption,
+    SecretKeyOption,
+    ServerKeyOption,
+    client_keys,
+    read_boxes,
+)
 from algan_stream.errors import InputError, ProtocolError
 from algan_stream.ledger import Ledger
 from algan_stream.sources import folder, table, video
@@ -36,6 +43,11 @@ def send(
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Play images in random order.")] = False,
     boxes: BoxesOption = None,
     deadline_ms: Annotated[float | None, typer.Option(help="Verdicts later than this are unknown.")] = None,
+    resend: Annotated[
+        bool, typer.Option("--resend", help="Send frames again whose verdict was lost with the connection.")
+    ] = False,
+    secret_key: SecretKeyOption = None,
+    server_key: ServerKeyOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Play a folder, video or table as a camera, wait for every verdict, and account for every frame.
@@ -51,7 +63,7 @@ def send(
         signal.signal(number, lambda *_: stop.set())
     verdicts: Counter[str] = Counter()
     unreadable, broken = 0, ""
-    with Client(to, camera) as client:
+    with Client(to, camera, curve=client_keys(secret_key, server_key), resend=resend) as client:
         try:
             for frame in source.frames(stop):
                 if frame.fault:

@@ -6,11 +6,9 @@ from typing import Annotated
 
 import msgspec
 import typer
-import zmq
 
-from algan_stream import wire
-from algan_stream.commands.options import JsonOption
-from algan_stream.errors import InputError
+from algan_stream.commands.options import JsonOption, SecretKeyOption, ServerKeyOption, client_keys
+from algan_stream.subscriber import Subscriber
 from algan_stream.types import FrameVerdict, VerdictKind
 
 _STYLE = {VerdictKind.PASS: "green", VerdictKind.REJECT: "red", VerdictKind.UNKNOWN: "yellow"}
@@ -22,31 +20,25 @@ def watch(
     ] = "tcp://127.0.0.1:5556",
     camera: Annotated[str, typer.Option(help="Only this camera.")] = "",
     count: Annotated[int, typer.Option(help="End after this many verdicts; 0 = never.", min=0)] = 0,
+    secret_key: SecretKeyOption = None,
+    server_key: ServerKeyOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show verdicts as a service publishes them."""
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.SUBSCRIBE, wire.TOPIC_PREFIX + camera.encode())
-    try:
-        socket.connect(at)
-    except zmq.ZMQError as error:
-        raise InputError(
-            f"expected ipc://PATH or tcp://ADDRESS:PORT, got {at!r}: {error.strerror}"
-        ) from error
-    seen = 0
-    try:
-        while count == 0 or seen < count:
-            topic, payload = socket.recv_multipart()
-            if camera and topic != wire.TOPIC_PREFIX + camera.encode():
-                continue  # subscriptions match prefixes: cam1 would also bring cam10
-            verdict = wire.decode_verdict(payload)
-            seen += 1
-            typer.echo(msgspec.json.encode(verdict) if json_ else _line(verdict))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        socket.close()
+    """Show verdicts as a service publishes them, and on standard error how many were missed."""
+    seen = missed = 0
+    with Subscriber(at, camera, curve=client_keys(secret_key, server_key)) as verdicts:
+        try:
+            while count == 0 or seen < count:
+                for verdict in verdicts.poll(timeout_s=1.0, most=count - seen if count else 1000):
+                    seen += 1
+                    typer.echo(msgspec.json.encode(verdict) if json_ else _line(verdict))
+                if (total := verdicts.missed.total()) > missed:
+                    typer.echo(
+                        f"missed {total - missed} verdicts: they came faster than they were read", err=True
+                    )
+                    missed = total
+        except KeyboardInterrupt:
+            pass
 
 
 def _line(verdict: FrameVerdict) -> str:

@@ -15,7 +15,14 @@ from algan_stream.cpus import available_cpus
 from algan_stream.engines.any_graph import AnyGraph, OpenShape
 from algan_stream.engines.base import Engine, EngineConfig, EngineIdentity, Slot
 from algan_stream.engines.graph import Floats, Graph, Shape
-from algan_stream.engines.openvino_device import FIXED_BATCH, check_precision, choose, present, properties
+from algan_stream.engines.openvino_device import (
+    FIXED_BATCH,
+    check_precision,
+    choose,
+    load_openvino,
+    present,
+    properties,
+)
 from algan_stream.errors import AlganError, EngineError
 
 _DEVICE = re.compile(r"CPU|GPU(\.\d+)?|NPU|AUTO")
@@ -45,7 +52,7 @@ class OpenVinoEngine(Engine):
     """Asynchronous inference requests, each bound to one slot's memory (no copy on the way in)."""
 
     def __init__(self, bundle: Bundle, config: Config) -> None:
-        import openvino as ov
+        ov = load_openvino()
 
         core, path = ov.Core(), bundle.model_for(config.precision)
         threads = config.threads or available_cpus()
@@ -132,7 +139,7 @@ def create(bundle: Bundle, config: Config) -> OpenVinoEngine:
 
 def devices() -> list[str]:
     """The devices here."""
-    import openvino as ov
+    ov = load_openvino()
 
     return present(ov.Core())
 
@@ -141,7 +148,7 @@ class OpenVinoGraph(Graph):
     """Another ONNX file, run on demand by a single request."""
 
     def __init__(self, path: Path, input_shape: Shape, outputs: Mapping[str, Shape], config: Config) -> None:
-        import openvino as ov
+        ov = load_openvino()
 
         core = ov.Core()
         try:

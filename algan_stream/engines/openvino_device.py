@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,24 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITY = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
 #: Devices that compile for fixed shapes: they always run a whole slot.
 FIXED_BATCH = ("NPU",)
+
+
+def without_telemetry() -> None:
+    """Keeps OpenVINO from sending usage to its maker.
+
+    Importing it would else start a process that does, from a service full of threads, write files into the
+    user's home, and wait at the end for whoever does not answer. It foresees that the package is missing.
+    """
+    # None says that it cannot be imported.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+def load_openvino() -> Any:
+    """The module `openvino`, `without_telemetry`."""
+    without_telemetry()
+    import openvino
+
+    return openvino
 
 
 def present(core: Any) -> list[str]:

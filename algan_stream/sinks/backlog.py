@@ -182,7 +182,7 @@ class FileBacklog:
             self._end, self._count = found[1], self._count + 1
         if size > self._end:
             aside = self._path.with_name(f"broken-{time.time_ns()}")
-            aside.write_bytes(os.pread(self._file, size - self._end, self._end))
+            _write_whole(aside, os.pread(self._file, size - self._end, self._end))
             log.warning(
                 "%s: its last %d bytes are no whole record, from a kill or a full disk; they are kept in %s",
                 self._path,
@@ -197,7 +197,7 @@ class FileBacklog:
         shorter = self._path.with_suffix(".new")
         try:
             rest = os.pread(self._file, self._end - self._start, self._start)
-            shorter.write_bytes(_POSITION.pack(_POSITION.size) + rest)
+            _write_whole(shorter, _POSITION.pack(_POSITION.size) + rest)
             replaced = os.open(shorter, os.O_RDWR | os.O_CLOEXEC)
             shorter.replace(self._path)
         except OSError:
@@ -210,6 +210,15 @@ class FileBacklog:
             if descriptor >= 0:
                 os.close(descriptor)
         self._file = self._hold = -1
+
+
+def _write_whole(file: Path, data: bytes) -> None:
+    """Writes a new file; on a full disk, what was written of it goes again."""
+    try:
+        file.write_bytes(data)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def _lock(descriptor: int, folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from algan_stream import plugins, wire
+from algan_stream.doorman import Doorman
 from algan_stream.errors import ConfigError, PluginError, ProtocolError, SinkRefusedError
 from algan_stream.logs import Seldom
 from algan_stream.sinks.backlog import Backlog, FileBacklog, MemoryBacklog
@@ -102,11 +103,21 @@ class Outlet(QueuedSink):
         """Where the sink can be reached, if it listens."""
         return getattr(self._sink, "endpoint", None)
 
+    @property
+    def doorman(self) -> Doorman | None:
+        """Who decides about connections to the sink, if it listens with keys."""
+        return getattr(self._sink, "doorman", None)
+
     def write(self, verdict: FrameVerdict) -> None:
         """Puts a verdict into the queue."""
         if lost := self._backlog.put(wire.encode(verdict)):
             if self._counts.lost == 0:
-                log.error("%s: its queue is full; verdicts are lost for it from now on", self.name)
+                full = (
+                    "queue"
+                    if self._config.spill is None
+                    else f"spill folder {self._config.spill} or its disk"
+                )
+                log.error("%s: its %s is full; verdicts are lost for it from now on", self.name, full)
             self._counts.lost += lost
         self._more.set()
 

@@ -13,14 +13,17 @@ from socket import socketpair
 from typing import Literal
 
 import msgspec
-import numpy as np
 import zmq
 
 from algan_stream import endpoints, wire
 from algan_stream.config import CAMERA_NAME
+from algan_stream.curve import CurveConfig
 from algan_stream.errors import ConfigError, InputError, ProtocolError
+from algan_stream.logs import SeldomWarning
+from algan_stream.rings import Ring, RingHost
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.types import Frame, FrameVerdict
+from algan_stream.unpack import frame_of, unpack
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ _LONGEST_GOODBYE_S = 3.0
 _LINGER_MS = 3000
 #: Messages besides frames and results that may wait for a client, or from it.
 _CONTROL_MESSAGES = 100
+#: Messages that are taken before everything else gets its turn.
+_AT_A_TIME = 256
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -44,7 +49,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         max_cameras: Different names of cameras, over the whole life of the service.
         max_frame_bytes: Largest frame; a bigger one is refused, and beyond a mebibyte closes that client's
             connection before it is read.
-        insecure: Allow an address that other hosts reach, without encryption or authentication.
+        curve: Own keys and those of clients who may connect; needed where other hosts reach the address.
+        insecure: Allow that without encryption or authentication.
+        shared_memory_bytes: Most memory for the frames of clients on this host, all together; 0: none, their
+            frames come through the socket. By default 512 MiB, or a quarter of what is free.
     """
 
     kind: Literal["zmq"] = "zmq"
@@ -53,7 +61,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_clients: int = 64
     max_cameras: int = 256
     max_frame_bytes: int = 64 << 20
+    curve: CurveConfig | None = None
     insecure: bool = False
+    shared_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, high in (
@@ -64,6 +74,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         ):
             if not 1 <= value <= high:
                 raise ValueError(f"{name}: expected 1 to {high}, got {value}")
+        if self.shared_memory_bytes is not None and not 0 <= self.shared_memory_bytes < 1 << 50:
+            raise ValueError(f"shared_memory_bytes: expected 0 to 2^50, got {self.shared_memory_bytes}")
 
 
 @dataclass
@@ -72,6 +84,7 @@ class _Client:
     camera: str
     next_id: int = 0
     outstanding: set[int] = field(default_factory=set)
+    in_slots: dict[int, tuple[Ring, int]] = field(default_factory=dict)  # frames that lie in shared memory
 
 
 class ZmqSource(Source):
@@ -96,10 +109,14 @@ class ZmqSource(Source):
         for option in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT):
             self._socket.setsockopt(option, 2000)
         try:
-            self.endpoint = endpoints.bind(self._socket, config.bind, insecure=config.insecure)
+            self.endpoint, self.doorman = endpoints.listen(
+                self._socket, config.bind, insecure=config.insecure, curve=config.curve
+            )
+            self._rings = self._open_rings()
         except ConfigError:
             self._zmq.destroy(linger=0)
             raise
+        self._seldom = SeldomWarning(log)
         self._clients: dict[bytes, _Client] = {}
         self._cameras: set[str] = set()  # all names ever used here; each costs memory for good
         self._results: deque[tuple[_Client, FrameVerdict]] = deque()
@@ -112,17 +129,23 @@ class ZmqSource(Source):
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._wake_read, zmq.POLLIN)
+        if self._rings is not None:
+            poller.register(self._rings, zmq.POLLIN)
         goodbye: float | None = None
         last_frame = time.monotonic()
         while True:
             ready = dict(poller.poll(50))
             self._send_results()
-            if self._socket in ready:
-                while (parts := self._receive()) is not None:
-                    if (frame := self._take(parts)) is not None:
-                        last_frame = time.monotonic()
-                        yield frame
-                        self._send_results()
+            parts: list[zmq.Frame] | None = None
+            for _ in range(_AT_A_TIME if self._socket in ready else 0):
+                if (parts := self._receive()) is None:
+                    break
+                if (frame := self._take(parts)) is not None:
+                    last_frame = time.monotonic()
+                    yield frame
+                    self._send_results()
+            if self._rings is not None:
+                self._rings.serve(quiet=parts is None)
             now = time.monotonic()
             if stop.is_set() and goodbye is None:
                 goodbye = now
@@ -138,6 +161,10 @@ class ZmqSource(Source):
         if self._socket.closed:
             return
         self._send_results()
+        if self.doorman:
+            self.doorman.close()
+        if self._rings is not None:
+            self._rings.close()
         self._socket.close()
         self._zmq.term()
         self._wake_read.close()
@@ -161,7 +188,7 @@ class ZmqSource(Source):
                 self._welcome(identity, message)
                 return None
             if isinstance(message, wire.Bye):
-                self._clients.pop(identity, None)
+                self._forget(identity)
                 return None
         except ProtocolError as error:
             self._refuse(identity, "malformed", str(error))
@@ -177,6 +204,9 @@ class ZmqSource(Source):
         if hello.version != wire.VERSION:
             self._refuse(identity, "version", f"expected protocol {wire.VERSION}, got {hello.version}")
             return
+        if hello.next_id < 0:
+            self._refuse(identity, "malformed", f"next_id: expected 0 or more, got {hello.next_id}")
+            return
         try:
             self._open_camera(camera)
         except InputError as error:
@@ -184,15 +214,15 @@ class ZmqSource(Source):
             return
         for other in [c for c in self._clients.values() if c.camera == camera and c.identity != identity]:
             # The usual case is a client that was killed and started again; its old self must not block it.
-            del self._clients[other.identity]
+            self._forget(other.identity)
             self._refuse(other.identity, "superseded", f"another client has taken over camera {camera}")
         if len(self._clients) >= self._config.max_clients:
             self._forget_the_vanished()
         if len(self._clients) >= self._config.max_clients and identity not in self._clients:
             self._refuse(identity, "full", f"expected at most {self._config.max_clients} clients")
             return
-        self._clients[identity] = _Client(identity, camera)
-        self._send(identity, self._welcome_to(camera))
+        self._clients[identity] = _Client(identity, camera, hello.next_id)
+        self._send(identity, self._welcome_to(identity, camera))
 
     def _open_camera(self, camera: str) -> None:
         if not CAMERA_NAME.fullmatch(camera):
@@ -202,18 +232,36 @@ class ZmqSource(Source):
         self._context.open_camera(camera, max(self._context.queue_size, self._config.credits))
         self._cameras.add(camera)
 
-    def _welcome_to(self, camera: str) -> wire.Welcome:
+    def _open_rings(self) -> RingHost | None:
+        config = self._config
+        if config.shared_memory_bytes == 0:
+            return None
+        sizes = config.credits, config.max_frame_bytes, config.max_clients
+        try:
+            return RingHost(self.endpoint, config.shared_memory_bytes, *sizes)
+        except ConfigError:
+            if self.doorman:
+                self.doorman.close()
+            raise
+
+    def _forget(self, identity: bytes) -> None:
+        self._clients.pop(identity, None)
+        if self._rings is not None:
+            self._rings.drop(identity)
+
+    def _welcome_to(self, identity: bytes, camera: str) -> wire.Welcome:
         return wire.Welcome(
             version=wire.VERSION,
             camera=camera,
             credits=self._config.credits,
             max_frame_bytes=self._config.max_frame_bytes,
+            ring=self._rings.offer(identity) if self._rings is not None else None,
         )
 
     def _forget_the_vanished(self) -> None:
         """Only sending to it tells a ROUTER that a client was killed; a second welcome does no harm."""
         for client in list(self._clients.values()):
-            self._send(client.identity, self._welcome_to(client.camera))
+            self._send(client.identity, self._welcome_to(client.identity, client.camera))
 
     def _announced(self, client: _Client, header: wire.Announcement, parts: list[zmq.Frame]) -> Frame | None:
         if header.frame_id < client.next_id:
@@ -223,36 +271,28 @@ class ZmqSource(Source):
         if header.frame_id > client.next_id:
             self._context.ledger.missed(client.camera, header.frame_id - client.next_id)
         client.next_id = header.frame_id + 1
-        image, vector, boxes, deadline_ms, fault = np.zeros((0, 0), np.uint8), None, None, None, ""
-        try:
-            if len(parts) != 3:
-                raise ProtocolError(f"message: expected header and payload, got {len(parts) - 1} parts")
-            deadline_ms = wire.deadline_of(header)
-            if parts[2].buffer.nbytes > self._config.max_frame_bytes:
-                raise ProtocolError(f"payload: expected at most {self._config.max_frame_bytes} bytes")
-            if isinstance(header, wire.SendVector):
-                vector = wire.vector_of(header, parts[2].buffer)
-            else:
-                boxes, image = wire.boxes_of(header), wire.image_of(header, parts[2].buffer)
-            if len(client.outstanding) >= self._config.credits:
-                raise ProtocolError(f"credits: expected at most {self._config.credits} frames without result")
-        except ProtocolError as error:
-            self.counts["malformed"] += 1
-            fault = f"malformed_frame: {error}"
-        client.outstanding.add(header.frame_id)
-        return Frame(
-            camera=client.camera,
-            frame_id=header.frame_id,
-            image=image,
-            pixel_format="grey8" if isinstance(header, wire.SendVector) else header.pixel_format,
-            vector=vector,
-            captured_ns=header.captured_ns,
-            deadline_ns=self._context.deadline_ns(deadline_ms),
-            boxes=boxes,
-            part_id=header.part_id,
-            fault=fault,
-            reply=lambda verdict: self._result(client, verdict),
+        credit = ""
+        if len(client.outstanding) >= self._config.credits:
+            credit = f"credits: expected at most {self._config.credits} frames without result"
+        payload = unpack(
+            header,
+            parts[2:],
+            max_frame_bytes=self._config.max_frame_bytes,
+            credit=credit,
+            take_slot=lambda slot: self._take_slot(client, slot),
         )
+        if payload.fault:
+            self.counts["malformed"] += 1
+        client.outstanding.add(header.frame_id)
+        deadline_ns = self._context.deadline_ns(payload.deadline_ms)
+        return frame_of(header, payload, client.camera, deadline_ns, lambda said: self._result(client, said))
+
+    def _take_slot(self, client: _Client, header: wire.SendSlot) -> tuple[Ring, memoryview]:
+        if self._rings is None:
+            raise ProtocolError("ring: this service has no shared memory")
+        ring, pixels = self._rings.take(client.identity, header)
+        client.in_slots[header.frame_id] = ring, header.slot
+        return ring, pixels
 
     # ---- to clients -------------------------------------------------------------------------------------
 
@@ -268,11 +308,13 @@ class ZmqSource(Source):
         while self._results:
             client, verdict = self._results.popleft()
             client.outstanding.discard(verdict.frame_id)
+            if (held := client.in_slots.pop(verdict.frame_id, None)) is not None:
+                held[0].give_back(held[1])
             self._send(client.identity, wire.Result(verdict=verdict))
 
     def _refuse(self, identity: bytes, code: str, message: str, frame_id: int | None = None) -> None:
         self.counts[code] += 1
-        log.warning("client %s: %s: %s", identity.hex(), code, message)
+        self._seldom.warning("client %s: %s: %s", identity.hex(), code, message)
         self._send(identity, wire.Refusal(code=code, message=message, frame_id=frame_id))
 
     def _send(self, identity: bytes, message: wire.ToClient) -> None:
@@ -281,13 +323,13 @@ class ZmqSource(Source):
         except zmq.ZMQError as error:  # gone, or not reading
             self.counts["undeliverable"] += 1
             if error.errno == zmq.EHOSTUNREACH:
-                self._clients.pop(identity, None)
+                self._forget(identity)
 
 
 def create(config: Config, context: SourceContext) -> ZmqSource:
     """Binds the socket.
 
     Raises:
-        ConfigError: The endpoint cannot be bound, or is open to other hosts without `insecure`.
+        ConfigError: The endpoint cannot be bound, or is open to other hosts without `curve` or `insecure`.
     """
     return ZmqSource(config, context)
