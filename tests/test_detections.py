@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from algan_stream.client import _boxes
 from algan_stream.detections import names_of, to_turned, to_xyxy
 from algan_stream.errors import InputError
 from algan_stream.preprocess import preprocess
+from algan_stream.sent import checked_boxes
 from algan_stream.types import InputSpec
 
 _XYXY = np.array([[10, 20, 30, 60], [0, 0, 5.5, 5]], np.float32)
@@ -38,7 +38,7 @@ def test_arrays(array: Any, more: dict[str, Any]) -> None:
 @pytest.mark.parametrize("empty", [[], np.zeros((0, 4)), np.zeros((0,)), torch.zeros((0, 4))])
 def test_none_found_is_none(empty: Any) -> None:
     assert to_xyxy(empty).shape == (0, 4)
-    assert _boxes(empty) == []
+    assert checked_boxes(empty) == []
 
 
 def test_supervision() -> None:
@@ -48,7 +48,7 @@ def test_supervision() -> None:
     )
     assert to_xyxy(found) == pytest.approx(_XYXY)
     assert names_of(found) == ("nut", "bolt")
-    assert _boxes(found) == [(10, 20, 30, 60), (0, 0, 5.5, 5)]
+    assert checked_boxes(found) == [(10, 20, 30, 60), (0, 0, 5.5, 5)]
     assert to_xyxy(sv.Detections.empty()).shape == (0, 4)
     assert names_of(sv.Detections.empty()) is None
     assert len(to_xyxy(found[found.class_id == 0])) == 1

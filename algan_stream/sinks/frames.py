@@ -106,7 +106,7 @@ class FrameSink(QueuedSink):
         # Outside of the lock: this is the only thing that takes time here, 0.3 to 0.5 ms for 1080p.
         vector = None if frame.vector is None else np.array(frame.vector)
         image, buffer = self._buffers.copy(frame.image)
-        if frame.intact is not None and not frame.intact():  # its owner wrote into it: no picture of this frame
+        if frame.intact is not None and not frame.intact():  # written into: no picture of this frame
             self._buffers.give_back(buffer)
             with self._changed:
                 self._counts.lost += 1
