@@ -100,7 +100,7 @@ class Metrics(Sink):
             "algan_sink_errors_total",
             "Verdicts that a sink could not take.",
             (),
-            [((), pipeline.sink_errors)],
+            [((), pipeline.out.errors)],
         )
         yield _counter(
             "algan_refused_messages_total",

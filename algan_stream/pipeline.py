@@ -25,6 +25,7 @@ from algan_stream.inputs import misfit
 from algan_stream.intake import Backpressure, Intake
 from algan_stream.ledger import Ledger
 from algan_stream.model import Model
+from algan_stream.outgoing import Outgoing
 from algan_stream.parts import Parts
 from algan_stream.sinks.base import Sink
 from algan_stream.types import BoxVerdict, Frame, FrameVerdict, Outcome, StageTimes, VerdictKind
@@ -48,10 +49,10 @@ class Pipeline:
         self.ledger = Ledger()
         #: Set when a thread of the pipeline has died; `close` then raises what killed it.
         self.broken = threading.Event()
-        self.sink_errors = 0
+        #: Where verdicts go, before they are sent to the client.
+        self.out = Outgoing(sinks)
         #: The parts that cameras track, where any does.
         self.parts: Parts | None = None
-        self._failures: Counter[str] = Counter()  # the same, by sink
         #: How often a batch of each size was submitted.
         self.batch_sizes: Counter[int] = Counter()
         self._cause: BaseException | None = None
@@ -61,8 +62,6 @@ class Pipeline:
         self.model = Model(bundle, engine)
         #: Called by the batching thread with each model that takes over.
         self.on_takeover: Callable[[Model], object] = lambda model: None
-        #: Get every verdict, before it is sent to the client; replaced as a whole.
-        self.sinks = tuple(sinks)
         #: Cameras whose frames are answered unscored; replaced as a whole.
         self.paused: frozenset[str] = frozenset()
         #: Sees every frame before it is queued; must be quick, and may wrap its `reply`.
@@ -322,38 +321,17 @@ class Pipeline:
             boxes = None if frame.boxes is None else box_outcomes
             self.ledger.close(frame.camera, frame.entry, outcome, reason, boxes, (kind, why))
             self._open.pop(frame.entry, None)
-            self._write(said, frame)
+            self.out.write(said, frame)
             if frame.reply:  # last: with it the client may write its memory anew
-                self._deliver(frame.reply, said)
+                self.out.deliver(frame.reply, said)
             for part in self.parts.settle(said) if self.parts is not None else ():
-                self._write(part)
+                self.out.write(part)
 
     def _publish(self, verdicts: list[FrameVerdict]) -> None:
         if verdicts:
             with self._emitting:
                 for said in verdicts:
-                    self._write(said)
-
-    def _write(self, said: FrameVerdict, frame: Frame | None = None) -> None:
-        for sink in self.sinks:
-            if not sink.wants(said):
-                continue
-            if not sink.wants_frames:
-                self._deliver(sink.write, said)
-            elif frame is not None:  # a part has no pixels of its own
-                self._deliver(sink.write_frame, said, frame)
-
-    def _deliver(self, write: Callable[..., None], said: FrameVerdict, *before: Frame) -> None:
-        try:
-            write(*before, said)
-        except Exception:
-            self.sink_errors += 1
-            to = type(getattr(write, "__self__", write)).__name__
-            self._failures[to] += 1
-            if (times := str(self._failures[to])).strip("0") == "1":  # a full disk must not fill the log too
-                about = {"camera": said.camera, "frame": said.frame_id}
-                text = "a verdict of camera %s could not be delivered to %s, number %s of them"
-                log.exception(text, said.camera, to, times, extra=about)
+                    self.out.write(said)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:

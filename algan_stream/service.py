@@ -243,9 +243,7 @@ class Service:
     def use_sinks(self, configured: list[tuple[dict[str, Any], Sink]]) -> None:
         """Lets verdicts go to these of the line's sinks; the others are the caller's to close."""
         self.configured_sinks = configured
-        sinks = (*(self.control.observers if self.control else ()), *self.sinks)
-        # Those that copy pixels come last, so that no other receiver waits for it.
-        self.pipeline.sinks = tuple(sorted(sinks, key=lambda sink: sink.wants_frames))
+        self.pipeline.out.use((*(self.control.observers if self.control else ()), *self.sinks))
 
     def _doormen(self) -> list[Doorman]:
         parts = (*(source for _, source, _ in self.sources), *self.sinks)

@@ -129,11 +129,13 @@ def ours_send(address: str, shm: str = "never", *, in_place: bool = False, keys:
 def ours_receive(address: str, seconds: float, *, keys: bool = False) -> None:
     """The service's own source, answering each frame once it has been read, as the pipeline does."""
     from algan_stream.curve import CurveConfig
+    from algan_stream.heap import keep_large_messages
     from algan_stream.ledger import Ledger
     from algan_stream.sources import zmq as source
     from algan_stream.sources.base import SourceContext
     from algan_stream.types import BoxVerdict, FrameVerdict, Outcome, VerdictKind
 
+    keep_large_messages()  # as `algan-stream run` does
     context = SourceContext("cam", None, 16, Ledger(), lambda *_: None)
     curve = CurveConfig(secret_key="service.key_secret", allow="client.key") if keys else None
     host = source.create(source.Config(bind=address, curve=curve), context)

@@ -369,5 +369,5 @@ def test_the_log_of_a_line_is_json_to_the_last_line(bundle: Bundle, tmp_path: Pa
     records = [json.loads(line) for line in ended.stderr.splitlines()]
     assert any("golden images" in record["message"] for record in records if record["level"] == "info")
     (lost,) = [record for record in records if record["level"] == "error"]
-    assert (lost["camera"], lost["frame"], lost["logger"]) == ("cam", 0, "algan_stream.pipeline")
+    assert (lost["camera"], lost["frame"], lost["logger"]) == ("cam", 0, "algan_stream.outgoing")
     assert "No space left on device" in lost["exception"]

@@ -394,7 +394,7 @@ def test_a_failing_sink_harms_no_other() -> None:
     with _rig(sinks=[BrokenSink()]) as rig:
         rig.send(*(grey_frame(i) for i in range(9)))
     rig.verdicts()
-    assert rig.pipeline.sink_errors == 9
+    assert rig.pipeline.out.errors == 9
     assert rig.account().frames == Tally(received=9, scored=9)
 
 
@@ -407,7 +407,7 @@ def test_a_failing_reply_harms_no_sink() -> None:
         frame.reply = broken
         rig.pipeline.receive(frame)
     assert [v.frame_id for v in rig.sink.verdicts] == [0]
-    assert rig.pipeline.sink_errors == 1
+    assert rig.pipeline.out.errors == 1
 
 
 @pytest.mark.parametrize("where", ["_fill_batches", "_judge_batches"])

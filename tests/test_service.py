@@ -152,7 +152,7 @@ def test_sinks_that_fail_harm_no_other_not_even_at_the_end(
     service = Service(_line(bundle, _folder(images)), [BrokenSink(), sink])
     (accounts,) = _runs_within(service, 15)
     assert accounts["cam0"].frames == Tally(received=12, scored=12)
-    assert service.pipeline.sink_errors == 12
+    assert service.pipeline.out.errors == 12
     assert len(sink.verdicts) == 12
     assert (engine.closed, sink.closed) == (1, 1)
 

@@ -174,11 +174,14 @@ def test_which_camera() -> None:
 
 
 def test_two_cameras_at_once() -> None:
-    with opened(_section()) as one, opened(_section() | {"serial": "0815-0001"}) as other:
-        first, second = one.frames(), other.frames()
-        for _ in range(5):
-            assert not next(first).fault
-            assert not next(second).fault
+    with opened(_section()) as one:
+        first = one.frames()
+        assert not next(first).fault
+        with opened(_section() | {"serial": "0815-0001"}) as other:
+            second = other.frames()
+            for _ in range(5):
+                assert not next(first).fault
+                assert not next(second).fault
 
 
 # ---- GenICam --------------------------------------------------------------------------------------------

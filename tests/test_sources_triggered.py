@@ -365,6 +365,7 @@ def test_a_plc_triggers_and_is_told_when_the_part_may_move_on(
 ) -> None:
     sink = ListSink()
     with running(line_of(bundle, _by_plc(plc.port, images)), sink) as service:
+        wait_for(lambda: service.links()["cam0.trigger"].connected)
         for number in range(1, 8):
             plc.put(f"Teil-{number:02}-ü", number)
             wait_for(lambda n=number: plc.words()[17] == n)  # type: ignore[misc]

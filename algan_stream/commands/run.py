@@ -13,6 +13,7 @@ from rich.table import Table
 from algan_stream.commands.options import JsonOption, console
 from algan_stream.config import read_line
 from algan_stream.errors import AlganError
+from algan_stream.heap import keep_large_messages
 from algan_stream.ledger import CameraAccount
 from algan_stream.logs import LogFormat, LogLevel, set_up
 from algan_stream.notify import attending
@@ -49,6 +50,7 @@ def run(
 
 
 def _run(line: Path, json_: bool, *, build_if_missing: bool) -> None:
+    keep_large_messages()
     with placed(str(line)):
         service = Service(read_line(line), build_if_missing=build_if_missing, file=line)
     endpoints = [
@@ -68,7 +70,7 @@ def _run(line: Path, json_: bool, *, build_if_missing: bool) -> None:
     finally:
         accounts, refused = service.accounts(), service.refusals()  # also when a part of the service broke
         if json_:
-            more = {"refused": refused, "sink_errors": service.pipeline.sink_errors}
+            more = {"refused": refused, "sink_errors": service.pipeline.out.errors}
             _say(json_, "stopped", {"cameras": accounts, **more, "deliveries": service.deliveries()})
         else:
             console().print(account_table(accounts))

@@ -133,10 +133,12 @@ class ModbusPort(TriggerPort):
         self._closing.set()
 
     def _look(self, take: Callable[[Trigger], bool]) -> None:
+        # The coil first: the PLC sets it once the part id stands there, so that what is read after it is new.
+        fired = self._config.coil is not None and self._coil_is_on()
         words = self._registers()
         number = words[NUMBER]
         if self._config.coil is not None:
-            number = (self._seen or 0) % _TOP + 1 if self._coil_is_on() else self._seen or 0
+            number = (self._seen or 0) % _TOP + 1 if fired else self._seen or 0
         elif self._seen is None:
             self._seen = words[SERVED]
         fresh, self._fresh = self._fresh, False
