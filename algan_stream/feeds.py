@@ -50,6 +50,11 @@ class Feed:
         """Whether frames may still come."""
         return self.thread is not None and self.thread.is_alive()
 
+    def wait(self, timeout_s: float) -> None:
+        """Waits for the end of its frames."""
+        if self.thread is not None:
+            self.thread.join(timeout_s)
+
     def end(self, ledger: Ledger, timeout_s: float) -> bool:
         """Ends the source, and closes it after the last verdict on its frames.
 

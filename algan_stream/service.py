@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -152,10 +151,10 @@ class Service:
         if self.control is not None:
             self.control.start()
         try:
-            while any(feed.running for feed in tuple(self.feeds)):
+            while running := [feed for feed in tuple(self.feeds) if feed.running]:
                 if self.pipeline.broken.is_set():
                     self.stop()
-                time.sleep(_GLANCE_S)
+                running[0].wait(_GLANCE_S)
             self.stop()  # where the sources have ended by themselves
             self.pipeline.close(self.line.drain_timeout_s)
         finally:
