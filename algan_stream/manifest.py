@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from algan_stream import whole
 from algan_stream.calibration import Calibration, calibrate
 from algan_stream.errors import BundleError, CalibrationError, ConfigError
 from algan_stream.types import InputSpec, Spec, VectorSpec
@@ -220,16 +219,6 @@ def write_whole(path: Path, data: bytes) -> None:
         BundleError: It cannot be written; one that stood there stands as before.
     """
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink()
-            raise
+        whole.write_whole(path, data)
     except OSError as error:
         raise BundleError(f"{path}: cannot be written: {error.strerror}") from error

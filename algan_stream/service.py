@@ -20,7 +20,7 @@ from algan_stream.control import Control
 from algan_stream.doorman import Doorman
 from algan_stream.drift import DriftMonitor
 from algan_stream.engines.base import Engine
-from algan_stream.engines.gate import check_golden
+from algan_stream.engines.gate import open_engine
 from algan_stream.errors import AlganError, LedgerError
 from algan_stream.feeds import Feed, open_feed
 from algan_stream.guard.guard import Guard
@@ -38,34 +38,6 @@ from algan_stream.standin import BackgroundBuild, open_or_stand_in
 log = logging.getLogger(__name__)
 
 _GLANCE_S = 0.05
-
-
-def open_engine(bundle: Bundle, section: dict[str, Any] | None = None) -> Engine:
-    """Builds an engine and lets it through the golden gate.
-
-    Args:
-        bundle: What it shall serve.
-        section: Configuration section `engine`; by default OpenVINO in fp32.
-
-    Raises:
-        ConfigError: A key of the section is wrong.
-        EngineError: It cannot be built, or does not reproduce the golden logits.
-    """
-    module, config = plugins.load("engines", section or {"kind": "openvino"}, "engine")
-    engine: Engine = module.create(bundle, config)
-    try:
-        report = check_golden(bundle, engine)
-    except AlganError:
-        engine.close()
-        raise
-    log.info(
-        "%s reproduces %d golden images: largest difference %.2g of %.2g allowed",
-        engine.identity,
-        report.images,
-        report.max_logit_difference,
-        report.tolerance,
-    )
-    return engine
 
 
 class Service:

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from algan_stream.bundle import read_bundle
+from algan_stream.engines.gate import open_engine
 from algan_stream.pipeline import Pipeline
-from algan_stream.service import open_engine
 from algan_stream.sinks.base import QueuedSink, Sink
 from algan_stream.sinks.outlet import open_sink
 from algan_stream.types import Frame, FrameVerdict

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from algan_stream.bundle import Bundle, read_bundle
 from algan_stream.engines.base import Engine
-from algan_stream.service import open_engine
+from algan_stream.engines.gate import open_engine
 from inference_servers import MODEL, MlServer, Server, Triton, missing
 
 Run = Callable[[npt.NDArray[np.float32]], object]

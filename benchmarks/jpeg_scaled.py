@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from algan_stream.bundle import read_bundle
+from algan_stream.engines.gate import open_engine
 from algan_stream.jpeg import decode_jpeg, preprocess_jpeg_into
 from algan_stream.preprocess import empty_slots
-from algan_stream.service import open_engine
 
 ROUNDS = 5
 

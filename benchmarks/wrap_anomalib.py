@@ -40,9 +40,9 @@ from split import link
 from algan_deploy.wrap.bundling import Request, wrap
 from algan_deploy.wrap.measure import inputs_of, resized
 from algan_deploy.wrap.spec import InputRange
+from algan_stream.engines.gate import open_engine
 from algan_stream.images import list_images, read_image
 from algan_stream.preprocess import preprocess
-from algan_stream.service import open_engine
 
 SIZES = {"padim": 224, "efficientad": 256, "patchcore": 224, "ganomaly": 128}
 

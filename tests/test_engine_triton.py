@@ -19,9 +19,10 @@ from algan_stream import plugins
 from algan_stream.bundle import Bundle
 from algan_stream.config import LineConfig
 from algan_stream.engines.base import Engine
+from algan_stream.engines.gate import open_engine
 from algan_stream.errors import EngineError
 from algan_stream.plugins import convert
-from algan_stream.service import Service, open_engine
+from algan_stream.service import Service
 from algan_stream.types import Outcome, VerdictKind
 from bundles import make_bundle
 from engine_contract import CONTRACT, same  # noqa: F401  `same` is a fixture of the contract

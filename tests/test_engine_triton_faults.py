@@ -20,8 +20,8 @@ import pytest
 from algan_stream import plugins
 from algan_stream.bundle import Bundle
 from algan_stream.engines.base import Engine
+from algan_stream.engines.gate import open_engine
 from algan_stream.errors import ConfigError, EngineError, PluginError
-from algan_stream.service import open_engine
 
 _HEADER = "Inference-Header-Content-Length"
 

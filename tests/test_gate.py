@@ -10,9 +10,8 @@ import pytest
 from algan_stream.bundle import Bundle, Manifest
 from algan_stream.calibration import with_raw_threshold
 from algan_stream.engines import gate
-from algan_stream.engines.gate import check_golden
+from algan_stream.engines.gate import check_golden, open_engine
 from algan_stream.errors import EngineError, GateError
-from algan_stream.service import open_engine
 from fakes import FakeEngine
 
 

@@ -137,7 +137,7 @@ def test_an_engine_reports_to_nobody(tmp_path: Path) -> None:
     """OpenVINO's own telemetry would start a process and write into the home folder."""
     code = (
         "import sys; from algan_stream.bundle import read_bundle\n"
-        "from algan_stream.service import open_engine\n"
+        "from algan_stream.engines.gate import open_engine\n"
         "open_engine(read_bundle('demo')).close()\n"
         "print([m for m in sys.modules if m.startswith('openvino_telemetry.')])"
     )

@@ -12,12 +12,13 @@ import pytest
 
 from algan_stream.bundle import Bundle
 from algan_stream.config import LineConfig
+from algan_stream.engines.gate import open_engine
 from algan_stream.errors import ImageError
 from algan_stream.images import list_images, read_image
 from algan_stream.ledger import Ledger, Tally
 from algan_stream.plugins import convert
 from algan_stream.scoring import score_images
-from algan_stream.service import Service, open_engine
+from algan_stream.service import Service
 from algan_stream.sources import video
 from algan_stream.sources.base import SourceContext
 from algan_stream.types import VerdictKind

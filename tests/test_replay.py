@@ -20,9 +20,9 @@ from algan_stream.cli import app
 from algan_stream.client import Client
 from algan_stream.decision import Decider
 from algan_stream.engines.base import Engine
+from algan_stream.engines.gate import open_engine
 from algan_stream.preprocess import preprocess
 from algan_stream.replay import Judge, Status, Summary, replay
-from algan_stream.service import open_engine
 from algan_stream.sinks.archive import ArchiveSink
 from algan_stream.sinks.outlet import open_sink
 from algan_stream.types import Frame, FrameVerdict, Outcome, VerdictKind

@@ -11,8 +11,8 @@ from PIL import Image
 
 from algan_stream.bundle import Bundle
 from algan_stream.engines.base import Engine
+from algan_stream.engines.gate import open_engine
 from algan_stream.scoring import score_images
-from algan_stream.service import open_engine
 from algan_stream.types import VerdictKind
 
 

@@ -20,11 +20,12 @@ from algan_stream.cli import app
 from algan_stream.client import Client
 from algan_stream.config import CameraConfig, LineConfig
 from algan_stream.engines.base import Engine
+from algan_stream.engines.gate import open_engine
 from algan_stream.errors import BundleError, ConfigError, InputError, ProtocolError
 from algan_stream.inputs import misfit
 from algan_stream.pipeline import Pipeline
 from algan_stream.scoring import score_table
-from algan_stream.service import Service, open_engine
+from algan_stream.service import Service
 from algan_stream.tables import Table
 from algan_stream.types import Frame, FrameVerdict, InputSpec, Outcome, VectorSpec, VerdictKind
 from fakes import ListSink, grey_frame

@@ -21,11 +21,11 @@ from algan_deploy.wrap.spec import InputRange, make_spec
 from algan_stream.bundle import MODEL, Bundle, read_bundle
 from algan_stream.cli import app
 from algan_stream.demo.parts import render_part
+from algan_stream.engines.gate import open_engine
 from algan_stream.errors import AlganError, BundleError, ConfigError, PluginError
 from algan_stream.images import list_images, read_image
 from algan_stream.preprocess import preprocess
 from algan_stream.scoring import score_images
-from algan_stream.service import open_engine
 from anomaly_models import SIZE
 
 

@@ -19,10 +19,10 @@ from algan_stream.commands.options import (
     PrecisionOption,
     engine_section,
 )
+from algan_stream.engines.gate import open_engine
 from algan_stream.errors import BundleError, CalibrationError, ConfigError, ImageError
 from algan_stream.images import list_images
 from algan_stream.scoring import ImageScore, VectorScore, score_images, score_table
-from algan_stream.service import open_engine
 from algan_stream.tables import Table, list_tables, read_table, row_hashes
 from algan_stream.types import VectorSpec
 

@@ -14,9 +14,9 @@ from algan_stream import archive
 from algan_stream.archive import Entry
 from algan_stream.bundle import read_bundle
 from algan_stream.commands.options import JsonOption, Precision, console
+from algan_stream.engines.gate import open_engine
 from algan_stream.errors import BundleError, InputError
 from algan_stream.replay import Judge, Replayed, Status, Summary, replay, worst_first
-from algan_stream.service import open_engine
 
 #: Engines that need no more than their kind and precision; another one's entries are replayed by the first.
 _PLAIN_ENGINES = ("openvino", "onnxruntime")

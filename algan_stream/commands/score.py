@@ -23,11 +23,11 @@ from algan_stream.commands.options import (
     read_boxes,
 )
 from algan_stream.engines.base import Engine
+from algan_stream.engines.gate import open_engine
 from algan_stream.errors import InputError
 from algan_stream.explain import Explainer, OverlayWriter
 from algan_stream.images import list_images
 from algan_stream.scoring import ImageScore, VectorScore, score_images, score_table
-from algan_stream.service import open_engine
 from algan_stream.tables import is_table, list_tables, read_table
 from algan_stream.types import VectorSpec, VerdictKind
 

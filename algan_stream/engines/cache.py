@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import msgspec
 
 from algan_stream.bundle import ENGINES, Bundle
 from algan_stream.errors import EngineCacheError, EngineError
+from algan_stream.whole import UNFINISHED, sync_folder, write_whole
 
 #: Names another folder for every bundle's engines.
 ENVIRONMENT = "ALGAN_ENGINE_CACHE"
@@ -158,12 +158,14 @@ class EngineCache:
             with self._locked():
                 self._sweep()
                 kept = self._payload(info)
-                _write(kept, payload)
-                _write(self._sidecar(key), msgspec.json.format(msgspec.json.encode(info), indent=1) + b"\n")
+                write_whole(kept, payload)
+                write_whole(
+                    self._sidecar(key), msgspec.json.format(msgspec.json.encode(info), indent=1) + b"\n"
+                )
                 for other in self.folder.glob(f"{key.digest}-*.engine"):
                     if other != kept:
                         other.unlink()
-                _sync_folder(self.folder)
+                sync_folder(self.folder)
         except OSError as error:
             raise EngineError(
                 f"{self.folder}: cannot be written: {error.strerror}; name a folder that can, by --cache, by "
@@ -175,7 +177,7 @@ class EngineCache:
         """Writes another file of a builder's, such as a timing cache, here; that it fails does not matter."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / name, data)
+            write_whole(self.folder / name, data)
         except OSError:
             return
 
@@ -244,7 +246,7 @@ class EngineCache:
 
     def _sweep(self) -> None:
         """Removes what interrupted writers left; with the lock held there is no other writer."""
-        for path in self.folder.glob(".tmp-*"):
+        for path in self.folder.glob(f"{UNFINISHED}*"):
             path.unlink()
 
 
@@ -263,27 +265,3 @@ def _read_payload(path: Path, info: EntryInfo) -> bytes:
     if found != info.payload_sha256:
         raise ValueError(f"payload_sha256: expected {info.payload_sha256[:12]}…, got {found[:12]}…")
     return payload
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All of a file or nothing, also when the power fails."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

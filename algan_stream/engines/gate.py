@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from algan_stream import plugins
 from algan_stream.bundle import Bundle, Golden
 from algan_stream.engines.base import Engine, EngineIdentity
-from algan_stream.errors import GateError
+from algan_stream.errors import AlganError, GateError
 from algan_stream.preprocess import preprocess
+
+log = logging.getLogger(__name__)
 
 #: The core's own paths (scalar, AVX2, …) may differ by rounding; anything above this is a broken build.
 INPUT_TOLERANCE = 1e-4
@@ -24,6 +29,34 @@ class GateReport:
     max_logit_difference: float
     tolerance: float
     max_input_difference: float
+
+
+def open_engine(bundle: Bundle, section: dict[str, Any] | None = None) -> Engine:
+    """Builds an engine and lets it through the golden gate.
+
+    Args:
+        bundle: What it shall serve.
+        section: Configuration section `engine`; by default OpenVINO in fp32.
+
+    Raises:
+        ConfigError: A key of the section is wrong.
+        EngineError: It cannot be built, or does not reproduce the golden logits.
+    """
+    module, config = plugins.load("engines", section or {"kind": "openvino"}, "engine")
+    engine: Engine = module.create(bundle, config)
+    try:
+        report = check_golden(bundle, engine)
+    except AlganError:
+        engine.close()
+        raise
+    log.info(
+        "%s reproduces %d golden images: largest difference %.2g of %.2g allowed",
+        engine.identity,
+        report.images,
+        report.max_logit_difference,
+        report.tolerance,
+    )
+    return engine
 
 
 def check_golden(bundle: Bundle, engine: Engine) -> GateReport:

@@ -37,9 +37,9 @@ from split import auroc, read_split
 
 from algan_stream.bundle import read_bundle
 from algan_stream.engines.base import Engine
+from algan_stream.engines.gate import open_engine
 from algan_stream.images import read_image
 from algan_stream.preprocess import preprocess
-from algan_stream.service import open_engine
 from algan_stream.types import Frame, InputSpec
 
 OURS = "algan-stream"

@@ -102,7 +102,7 @@ def training(host: Host) -> Iterator[Finding]:
 def golden_gate(host: Host) -> Iterator[Finding]:
     """Opens the line's bundle, the one asked for or the demo's, with the engine that will serve it."""
     from algan_stream.bundle import read_bundle
-    from algan_stream.service import open_engine
+    from algan_stream.engines.gate import open_engine
 
     name = host.bundle or (host.line.bundle if host.line else "demo")
     try:
