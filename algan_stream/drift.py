@@ -231,10 +231,11 @@ class DriftMonitor(Sink):
         """Tests the scores of one verdict, box by box."""
         if verdict.model != self._model:
             return
-        name = verdict.camera
-        if name not in self._cameras:
-            self._cameras[name] = self._open(name)
-        camera = self._cameras[name]
+        name, cameras = verdict.camera, self._cameras
+        try:
+            camera = cameras[name]
+        except KeyError:  # no test of `in` before: another thread may take it out between
+            camera = cameras[name] = self._open(name)
         if camera is None:
             return
         passes = self._section(name).test == "passes"
