@@ -112,6 +112,8 @@ def _located(message: str, path: str, to: type[Any]) -> str:
     before, found, rest = text.partition("contains unknown field `")
     if found:
         key, text = rest.split("`")[0], "unknown key; remove it or correct its spelling"
+        if known := _keys(to, where):
+            text += f"; known are {', '.join(known)}"
         where = f"{where}.{key}" if where else key
     elif "missing required field `" in text:
         key, text = text.split("`")[1], "is required but missing"
@@ -122,13 +124,27 @@ def _located(message: str, path: str, to: type[Any]) -> str:
     return f"{full}: {text}" if full else f"{before if found else text}"
 
 
-def _choices(to: Any, where: str) -> list[str]:
-    """What a `Literal` at a path such as `cameras[0].backpressure` may be; empty if it is none."""
+def _structs(to: Any) -> list[type[msgspec.Struct]]:
+    return [t for t in (to, *get_args(to)) if isinstance(t, type) and issubclass(t, msgspec.Struct)]
+
+
+def _type_at(to: Any, where: str) -> Any:
+    """The type at a path such as `cameras[0].backpressure`; None where there is none."""
     for key in re.findall(r"[a-z_]+|\[", where):
         if key == "[":
             to = next(iter(get_args(to)), None)
             continue
-        structs = [t for t in (to, *get_args(to)) if isinstance(t, type) and issubclass(t, msgspec.Struct)]
-        to = next((hints[key] for t in structs if key in (hints := get_type_hints(t))), None)
+        to = next((hints[key] for t in _structs(to) if key in (hints := get_type_hints(t))), None)
+    return to
+
+
+def _keys(to: Any, where: str) -> list[str]:
+    """The keys of the section at a path, where it is one."""
+    return [key for struct in _structs(_type_at(to, where))[:1] for key in struct.__struct_encode_fields__]
+
+
+def _choices(to: Any, where: str) -> list[str]:
+    """What a `Literal` at a path may be, or each value of a list of them; empty if it is none."""
+    to = _type_at(to, where)
     literals = [t for t in (to, *get_args(to)) if get_origin(t) is Literal]
     return [str(value) for literal in literals for value in get_args(literal)]

@@ -82,6 +82,9 @@ def verify(
         if save_:
             save(save_, found)
         there = against(against_, found) if against_ else []
+    if answered and (unread := [name for name, said in answered[0].answers.items() if said.score is None]):
+        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        typer.echo(f"{unread[0]}{more}: cannot be scored, and agree only in that", err=True)
     report = Report(
         bundle=opened.manifest.name,
         ok=ok and all(one.identical for one in there),

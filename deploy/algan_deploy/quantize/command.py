@@ -42,7 +42,7 @@ def quantize(
     bundle: BundleArgument,
     good: Annotated[
         Path,
-        typer.Option(help="Folder of good images, 100 or more; for a bundle of vectors, tables."),
+        typer.Option(help="Folder of good images, 16 or, better, 100 and more; of vectors: tables."),
     ],
     labelled: Annotated[
         Path | None,
