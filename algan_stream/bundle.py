@@ -266,17 +266,17 @@ def replace_quantized(
         return Bundle(bundle.path, complete)
     if QUANTIZED in manifest.files:
         write_manifest(bundle.path, without)
-    write_whole(path, graph)
-    complete = msgspec.structs.replace(
-        without,
-        files={**files, QUANTIZED: file_entry(path)},
-        tolerance={**tolerances, INT8: tolerance},
-        quantization=decision,
-    )
     try:
+        write_whole(path, graph)
+        complete = msgspec.structs.replace(
+            without,
+            files={**files, QUANTIZED: file_entry(path)},
+            tolerance={**tolerances, INT8: tolerance},
+            quantization=decision,
+        )
         write_manifest(bundle.path, complete)
     except BundleError:
-        path.unlink()  # no manifest lists it
+        path.unlink(missing_ok=True)  # no manifest lists it
         raise
     return Bundle(bundle.path, complete)
 

@@ -467,14 +467,16 @@ def test_whatever_interrupts_it_leaves_a_bundle_that_opens(
     assert not [path.name for path in bundle.path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("syncs", [1, 2, 3])
 def test_a_full_disk_leaves_no_graph_that_no_manifest_lists(
-    own_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    own_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, syncs: int
 ) -> None:
+    """In the graph's file, in its folder when the file is there, in the manifest's file."""
     done: list[int] = []
 
     def full_disk(descriptor: int) -> None:
         done.append(descriptor)
-        if len(done) == 2:  # the graph is there, the manifest is not
+        if len(done) == syncs:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
