@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 #: How names of files begin that are not whole yet, or never became so.
@@ -27,7 +28,8 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    with suppress(OSError):  # it is there now, and to say that it is not would be wrong
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
