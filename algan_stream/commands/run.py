@@ -25,7 +25,7 @@ def run(
     line: Annotated[Path, typer.Argument(help="Configuration of the line.", metavar="LINE.yaml")],
     build_if_missing: Annotated[
         bool,
-        typer.Option("--build-if-missing", help="Build a compiled engine (TensorRT) that is missing, while a slower one serves."),
+        typer.Option("--build-if-missing", help="Build a missing TensorRT engine while a slower one serves."),
     ] = False,
     json_: JsonOption = False,
     log: Annotated[LogFormat, typer.Option(help="Form of the log on standard error.")] = LogFormat.TEXT,
