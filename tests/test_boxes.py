@@ -309,10 +309,13 @@ def test_rules(rule: dict[str, Any], kinds: str, expected: Any) -> None:
     assert by_rule(Rule(**rule), _verdicts(kinds)) == expected
 
 
-@pytest.mark.parametrize(
-    "kinds", ["".join(k) for n in range(1, 6) for k in itertools.product("pru", repeat=n)]
-)
-def test_no_rule_lets_unknown_boxes_pass(kinds: str) -> None:
+def test_no_rule_lets_unknown_boxes_pass() -> None:
+    for n in range(1, 6):
+        for kinds in map("".join, itertools.product("pru", repeat=n)):
+            _no_rule_lets_them_pass(kinds)
+
+
+def _no_rule_lets_them_pass(kinds: str) -> None:
     for boxes, share, tolerated in itertools.product((None, 1, 2, 4), (None, 0.4), (0, 1, 3)):
         if boxes is None or share is None:
             rule = Rule(reject_boxes=boxes, reject_share=share, tolerate_unknown=tolerated)
