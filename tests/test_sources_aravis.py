@@ -18,7 +18,8 @@ from algan_stream.errors import CameraError, ConfigError
 from cameras import Opened, opened
 
 _FAKE = shutil.which("arv-fake-gv-camera-0.8") or ""
-_HOST, _CAMERA, _SPACE = "10.213.77.1", "10.213.77.2", f"algan{os.getpid()}"
+_NET = f"10.213.{os.getpid() % 250 + 1}"  # so that two runs on a machine do not meet
+_HOST, _CAMERA, _SPACE = f"{_NET}.1", f"{_NET}.2", f"algan{os.getpid()}"
 _ENDS = f"av{os.getpid()}", f"aw{os.getpid()}"
 
 
