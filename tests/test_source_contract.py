@@ -25,6 +25,9 @@ from test_sources_pylon import _section as _basler
 from test_sources_pylon import _viky
 from test_sources_triggered import Requester, _by_zmq
 
+#: Emulated Basler cameras use SIGALRM themselves, which the usual way of watching tests takes for its own.
+pytestmark = pytest.mark.timeout(60, method="thread")
+
 _COUNT = 8
 _SPEC = InputSpec(height_px=8, width_px=8)
 

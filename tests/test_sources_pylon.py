@@ -21,6 +21,9 @@ from cameras import Opened, opened
 
 pytest.importorskip("pypylon", reason="pypylon is not installed (extra `pylon`)")
 
+#: Emulated Basler cameras use SIGALRM themselves, which the usual way of watching tests takes for its own.
+pytestmark = pytest.mark.timeout(60, method="thread")
+
 _SERIAL = "0815-0000"
 
 

@@ -30,6 +30,9 @@ from fakes import ListSink
 from lines import get, line_of, running, wait_for
 from servers import free_port
 
+#: Emulated Basler cameras use SIGALRM themselves, which the usual way of watching tests takes for its own.
+pytestmark = pytest.mark.timeout(60, method="thread")
+
 _BASE, _COIL = 200, 300
 
 
@@ -167,7 +170,10 @@ class Fake(TriggerPort):
             LiveConfig(stale_s=0, retry_s=0.01, retry_most_s=0.02), context, lambda: Shutter(self), mode
         )
         settings = triggered.Config(
-            camera={}, trigger=triggered.ZmqTrigger(bind="ipc:///unused"), timeout_ms=200, **config
+            camera={},
+            trigger=triggered.ZmqTrigger(bind="ipc:///unused"),
+            timeout_ms=600,
+            **{"late_ms": 400, **config},
         )
         self.source = triggered.TriggeredSource(settings, context, inner, self)
         self.frames: list[Frame] = []
@@ -211,7 +217,7 @@ class Fake(TriggerPort):
 def test_no_picture_in_time_is_said_and_a_late_one_is_nobodys() -> None:
     """The camera owes A's picture when B comes; B must not get it."""
     with Fake() as camera:
-        camera.delays_s = [[0.3]]
+        camera.delays_s = [[5.0]]
         camera.fire("A")
         wait_for(lambda: len(camera.frames) == 1)
         wait_for(lambda: camera.source.links[0].reconnects == 1)
@@ -244,7 +250,7 @@ def test_a_camera_that_refuses_is_said() -> None:
 
 def test_triggers_that_waited_too_long_are_not_given_to_the_camera() -> None:
     with Fake() as camera:
-        camera.fire("A", ago_s=0.15)
+        camera.fire("A", ago_s=0.45)
         camera.fire("B")
         camera.fire("C", fault="trigger_missed: the connection was down")
         assert camera.shots(3) == [("A", "trigger_late"), ("B", 1), ("C", "trigger_missed")]
@@ -266,7 +272,7 @@ def test_a_camera_that_runs_freely_gives_the_first_picture_after_the_trigger() -
 
 
 def test_a_wire_is_faster_than_a_message() -> None:
-    with Fake("hardware", early_ms=100) as camera:
+    with Fake("hardware", early_ms=500) as camera:
         camera.delays_s = [[]] * 9
         camera.due = [time.monotonic()]
         wait_for(lambda: camera._shade == 1)
@@ -371,7 +377,9 @@ def test_a_plc_triggers_and_is_told_when_the_part_may_move_on(
             wait_for(lambda n=number: plc.words()[17] == n)  # type: ignore[misc]
             assert plc.words()[18] == (1 if number <= 6 else 2)
         assert service.links()["cam0.trigger"].problem() == ""
-    assert [verdict.part_id for verdict in sink.verdicts] == [f"Teil-{i:02}-ü" for i in range(1, 8)]
+    # What has no image waits for nothing, and may come first.
+    in_order = sorted(sink.verdicts, key=lambda verdict: verdict.frame_id)
+    assert [verdict.part_id for verdict in in_order] == [f"Teil-{i:02}-ü" for i in range(1, 8)]
     account = service.accounts()["cam0"]
     assert (account.frames.scored, account.reasons, account.missing) == (6, {"no_image": 1}, 0)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -167,10 +170,18 @@ def create(config: Config, context: SourceContext) -> LiveSource:
         PluginError: pypylon is not installed.
     """
     require("pypylon.pylon", "pylon")
+    _withstand_the_emulator()
 
     if config.stale_s is None and config.trigger != "free":
         config = msgspec.structs.replace(config, stale_s=0.0)
     return LiveSource(config, context, lambda: PylonDevice(config, context.spec), config.trigger)
+
+
+def _withstand_the_emulator() -> None:
+    """Emulated cameras are timed by SIGALRM, which ends the process where none of their threads takes it."""
+    main = threading.current_thread() is threading.main_thread()
+    if os.environ.get("PYLON_CAMEMU") and main and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
+        signal.signal(signal.SIGALRM, lambda *_: None)
 
 
 def _found(pylon: Any, config: Config) -> Any:
