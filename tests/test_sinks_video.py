@@ -100,7 +100,8 @@ def test_segments_and_how_many_stay(tmp_path: Path) -> None:
     assert all(file.stat().st_size < 300_000 for file in files)
     assert sum(len(_frames(file)) for file in files) == 80 == sink.counts().delivered
     sink = _sink(tmp_path, max_gb=0.001)
-    wait_for(lambda: sum(file.stat().st_size for file in tmp_path.rglob("*.avi")) <= 1_000_000)
+    sizes = {file: file.stat().st_size for file in files}  # at once: they may go while they are looked at
+    wait_for(lambda: sum(sizes[file] for file in tmp_path.rglob("*.avi")) <= 1_000_000)
     sink.close()
     assert sorted(tmp_path.rglob("*.avi")) == files[-len(list(tmp_path.rglob("*.avi"))) :]
 
