@@ -26,7 +26,7 @@ _HELPERS = frozenset(
     | {"cache", "cuda_device", "kserve", "onnxruntime_session", "openvino_device"}
     | {"tensorrt_common", "tensorrt_engine"}
     | {"backlog", "outlet"}
-    | {"features", "link", "live", "pixels", "trigger_modbus", "trigger_zmq", "triggers"}
+    | {"device", "features", "link", "live", "pixels", "trigger_modbus", "trigger_zmq", "triggers"}
     | {"backlog", "breaker", "buffers", "frames", "handshake", "opcua_security", "outlet", "retention"}
     | {"any_graph", "decoders", "tracking"}
 )

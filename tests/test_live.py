@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +18,9 @@ from algan_stream.errors import CameraError, ConfigError
 from algan_stream.ledger import Ledger
 from algan_stream.sources import live
 from algan_stream.sources.base import SourceContext
+from algan_stream.sources.device import Device, Picture
 from algan_stream.sources.link import Backoff, CameraClock, Gaps
-from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture
+from algan_stream.sources.live import LiveConfig, LiveSource
 from algan_stream.types import Frame
 
 _SCRIPT = Callable[["Scripted"], "Picture | None"]
@@ -183,6 +186,31 @@ def test_connections_that_hang_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -
     frames.join(3)
     assert not frames.is_alive()
     hang.set()
+
+
+def test_the_process_ends_after_what_it_left_behind() -> None:
+    """A connection that its library holds for three seconds more, and a stop meanwhile."""
+    script = """
+import sys, threading, time
+from algan_stream.ledger import Ledger
+from algan_stream.sources.base import SourceContext
+from algan_stream.sources.live import Device, LiveConfig, LiveSource
+class Slow(Device):
+    def grab(self, timeout_s):
+        time.sleep(3)
+        sys.stdout.write("out of the library\\n")
+    def close(self): pass
+stop = threading.Event()
+source = LiveSource(LiveConfig(), SourceContext("cam", None, 4, Ledger(), lambda *_: None), Slow)
+threading.Timer(0.2, stop.set).start()
+list(source.frames(stop))
+sys.stdout.write("stopped\\n")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "stopped\nout of the library\n"
 
 
 def test_gaps_are_missing_and_leave_their_numbers_free() -> None:

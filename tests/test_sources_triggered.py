@@ -20,9 +20,10 @@ from PIL import Image
 from algan_stream.bundle import Bundle
 from algan_stream.errors import CameraError, ConfigError
 from algan_stream.ledger import Ledger
-from algan_stream.sources import live, triggered
+from algan_stream.sources import triggered
 from algan_stream.sources.base import SourceContext
-from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture
+from algan_stream.sources.device import Device, Picture, TriggerMode
+from algan_stream.sources.live import LiveConfig, LiveSource
 from algan_stream.sources.triggers import Trigger, TriggerPort
 from algan_stream.types import Frame
 from cameras import Opened, opened
@@ -159,7 +160,7 @@ class Shutter(Device):
 class Fake(TriggerPort):
     """A triggered source around a `Shutter`, with triggers from the test."""
 
-    def __init__(self, mode: live.TriggerMode = "software", **config: Any) -> None:
+    def __init__(self, mode: TriggerMode = "software", **config: Any) -> None:
         super().__init__()
         self.due: list[float] = []
         self.delays_s: list[list[float]] = []

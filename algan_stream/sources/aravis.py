@@ -13,8 +13,9 @@ import numpy as np
 
 from algan_stream.errors import AlganError, CameraError, ConfigError, PluginError
 from algan_stream.sources.base import SourceContext
+from algan_stream.sources.device import Device, Picture, TriggerMode
 from algan_stream.sources.features import Value, set_features
-from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture, TriggerMode
+from algan_stream.sources.live import LiveConfig, LiveSource
 from algan_stream.sources.pixels import CHANNELS, camera_format, check_white
 from algan_stream.types import Spec
 

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from algan_stream.errors import AlganError, CameraError, ConfigError
 from algan_stream.sources.base import SourceContext, require
+from algan_stream.sources.device import Device, Picture, TriggerMode
 from algan_stream.sources.features import Value, set_features
-from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture, TriggerMode
+from algan_stream.sources.live import LiveConfig, LiveSource
 from algan_stream.sources.pixels import CHANNELS, camera_format, check_white
 from algan_stream.types import CameraFormat, Spec
 

@@ -9,30 +9,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import ClassVar
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from algan_stream.errors import AlganError, CameraError
+from algan_stream.errors import CameraError
 from algan_stream.sources.base import Source, SourceContext
+from algan_stream.sources.device import GLANCE_S, Device, Picture, Reader, TriggerMode, left_behind
 from algan_stream.sources.link import Backoff, CameraClock, Gaps, Link
-from algan_stream.types import CameraFormat, Frame
+from algan_stream.types import Frame
 
 log = logging.getLogger(__name__)
 
-TriggerMode: TypeAlias = Literal["free", "hardware", "software"]
 
 #: Pictures that wait between the reading thread and the pipeline; one too many and the oldest is answered
 #: with `overrun`.
 _WAITING = 8
-#: How long a device may take to say that there is no picture yet.
-GLANCE_S = 0.1
 #: A library that still connects so long after its own limit hangs.
 _GRACE_S = 1.0
 #: How long the end waits for a device to be closed; a library that hangs is left behind.
@@ -84,98 +79,6 @@ class LiveConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return 2.0 if self.stale_s is None else self.stale_s
 
 
-@dataclass(slots=True)
-class Picture:
-    """What a device gives.
-
-    Attributes:
-        image: As `preprocess` takes it; nobody else may write to it afterwards.
-        pixel_format: What the pixels are.
-        size_wh: Width and height in pixels.
-        fault: Why it must not be judged, such as `incomplete: …`; such a picture is announced all the same.
-        number: The camera's own count, or None.
-        camera_ns: When it was taken, by the camera's own clock, or None.
-        taken_ns: When it was taken, by this host's `time.monotonic_ns()`, where the driver knows, or None.
-        arrived_ns: `time.monotonic_ns()` when it arrived.
-    """
-
-    image: npt.NDArray[Any]
-    pixel_format: CameraFormat
-    size_wh: tuple[int, int]
-    fault: str = ""
-    number: int | None = None
-    camera_ns: int | None = None
-    taken_ns: int | None = None
-    arrived_ns: int = field(default_factory=time.monotonic_ns)
-
-
-class Device(ABC):
-    """One connection to a camera. Made, read and closed by one thread; `trigger` is called by another."""
-
-    #: First and last number of the camera's count before it starts again; None: it goes on for ever.
-    wrap: tuple[int, int] | None = None
-
-    @abstractmethod
-    def grab(self, timeout_s: float) -> Picture | None:
-        """The next picture, or None if none came in time.
-
-        Raises:
-            CameraError: The connection is lost; the device is closed then.
-        """
-
-    def trigger(self) -> None:  # noqa: B027  most cameras run freely
-        """Asks for one picture, which `grab` gives then; a free-running camera takes one anyway.
-
-        Raises:
-            CameraError: The camera does not take the trigger.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Frees the camera."""
-
-
-class _Reader(threading.Thread):
-    """Reads one connection until it breaks or is left."""
-
-    def __init__(
-        self, name: str, connect: Callable[[], Device], take: Callable[[_Reader, Picture], None]
-    ) -> None:
-        super().__init__(name=name, daemon=True)
-        self._connect, self._take = connect, take
-        self.leave = threading.Event()
-        self.device: Device | None = None
-        self.began = time.monotonic()
-        #: Why it ended; empty until then.
-        self.ended = ""
-
-    def run(self) -> None:
-        reason = "the connection was given up"
-        try:
-            self.device = self._connect()
-            self.began = time.monotonic()
-            while not self.leave.is_set():
-                picture = self.device.grab(GLANCE_S)
-                if picture is not None:
-                    self._take(self, picture)
-        except AlganError as error:  # also a ConfigError: another camera may have taken its place
-            reason = str(error)
-        except Exception as error:
-            log.exception("%s broke", self.name)
-            reason = f"{type(error).__name__}: {error}"
-        finally:
-            self._close()
-            self.ended = reason
-
-    def _close(self) -> None:
-        device, self.device = self.device, None
-        try:
-            if device is not None:
-                device.close()
-        except Exception:
-            log.exception("%s could not be closed", self.name)
-
-
 class LiveSource(Source):
     """Pictures of one camera that comes and goes.
 
@@ -209,8 +112,8 @@ class LiveSource(Source):
         self._arrived = threading.Condition()
         self._pictures: deque[Picture] = deque()
         self._overrun = 0
-        self._reader: _Reader | None = None
-        self._hung: list[_Reader] = []
+        self._reader: Reader | None = None
+        self._hung: list[Reader] = []
         self._next_id = 0
         self._given_up = ""
         self._closed = threading.Event()
@@ -263,7 +166,7 @@ class LiveSource(Source):
             self.link.down(f"{_MOST_HUNG} connections hang in the camera's library; restart this service")
             return
         self._given_up = ""
-        reader = self._reader = _Reader(f"camera-{self._context.camera}", self._connect, self._take)
+        reader = self._reader = Reader(f"camera-{self._context.camera}", self._connect, self._take)
         reader.start()
         try:
             yield from self._read(reader, stop, backoff)
@@ -273,11 +176,12 @@ class LiveSource(Source):
             reader.join(_GOODBYE_S)
             if reader.is_alive():
                 self._hung.append(reader)
+                left_behind.add(reader)
             with self._arrived:
                 self._overrun += len(self._pictures)  # they were taken, and must be answered
                 self._pictures.clear()
 
-    def _read(self, reader: _Reader, stop: threading.Event, backoff: Backoff) -> Iterator[Frame]:
+    def _read(self, reader: Reader, stop: threading.Event, backoff: Backoff) -> Iterator[Frame]:
         gaps: Gaps | None = None
         clock = CameraClock()
         last: float | None = None
@@ -296,7 +200,7 @@ class LiveSource(Source):
                 self.link.down(reason)
                 return
 
-    def _ended(self, reader: _Reader, last: float | None) -> str:
+    def _ended(self, reader: Reader, last: float | None) -> str:
         """Why a connection is to be given up; empty while it is well."""
         if reason := reader.ended or self._given_up:
             return reason
@@ -310,7 +214,7 @@ class LiveSource(Source):
             return f"no picture for {config.patience_s:g} s"
         return ""
 
-    def _take(self, reader: _Reader, picture: Picture) -> None:
+    def _take(self, reader: Reader, picture: Picture) -> None:
         """From the reading thread; one that was given up is not listened to any more."""
         with self._arrived:
             if reader is not self._reader:

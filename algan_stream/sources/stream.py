@@ -14,7 +14,8 @@ import numpy.typing as npt
 from algan_stream.errors import CameraError, ConfigError, ImageError
 from algan_stream.jpeg import decode_jpeg
 from algan_stream.sources.base import SourceContext, require
-from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture
+from algan_stream.sources.device import Device, Picture
+from algan_stream.sources.live import LiveConfig, LiveSource
 
 _SCHEMES = ("rtsp", "rtsps", "http", "https")
 _DAMAGED = "damaged_picture: a part of it, or of one that it is built on, was lost on its way"

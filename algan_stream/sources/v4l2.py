@@ -16,8 +16,9 @@ import numpy.typing as npt
 from algan_stream.errors import AlganError, CameraError, ConfigError, ImageError
 from algan_stream.jpeg import decode_jpeg
 from algan_stream.sources.base import SourceContext, require
+from algan_stream.sources.device import Device, Picture
 from algan_stream.sources.features import Value, same, set_features
-from algan_stream.sources.live import Device, LiveConfig, LiveSource, Picture
+from algan_stream.sources.live import LiveConfig, LiveSource
 from algan_stream.sources.pixels import CHANNELS, check_white
 from algan_stream.types import CameraFormat, Spec
 
