@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from algan_stream.errors import InputError
 from algan_stream.types import CameraFormat, Frame, FrameVerdict
+from algan_stream.whole import sync_folder
 
 FORMAT = 1
 BUNDLES = "bundles"
@@ -124,11 +125,7 @@ def write_whole(path: Path, *parts: bytes | memoryview, sync: bool = False) -> i
         unfinished.unlink(missing_ok=True)
         raise
     if sync:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     return sum(memoryview(part).nbytes for part in parts)
 
 

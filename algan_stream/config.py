@@ -16,6 +16,7 @@ from algan_stream.errors import ConfigError
 from algan_stream.guard.config import GuardConfig
 from algan_stream.intake import Backpressure
 from algan_stream.plugins import convert
+from algan_stream.ranges import check_ranges
 from algan_stream.types import Rule, WhenEmpty
 
 #: Keys of a source, boxes, a sink or an engine that name files or folders, as do those that end in `_file`.
@@ -59,16 +60,14 @@ class TrackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def __post_init__(self) -> None:
         if (self.conclude == "line") != (self.at_px is not None):
             raise ValueError("at_px: is needed with conclude: line, and with no other")
-        for name, value, low, high in (
+        check_ranges(
             ("frames", self.frames, 1, 100_000),
             ("lost_frames", self.lost_frames, 1, 10_000),
             ("reach", self.reach, 0.01, 100),
             ("reject_frames", self.reject_frames, 1, 100_000),
             ("min_frames", self.min_frames, 1, 100_000),
             ("max_unknown", self.max_unknown, 0, 0.99),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
         if self.conclude == "frames" and self.frames < self.min_frames:
             raise ValueError(f"frames: expected min_frames, {self.min_frames}, or more, got {self.frames}")
 
@@ -172,7 +171,7 @@ class SwapConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     engine_faults: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
             ("trial_s", self.trial_s, 0, 604_800),
             ("keep_s", self.keep_s, 0, 604_800),
             ("window", self.window, 1, 1_000_000),
@@ -180,9 +179,7 @@ class SwapConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             ("unknown_rise", self.unknown_rise, 0, 1),
             ("reject_change", self.reject_change, 0, 1),
             ("engine_faults", self.engine_faults, 0, 1_000_000),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
 
 
 class LineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -30,6 +30,7 @@ import msgspec
 import numpy as np
 
 from algan_stream.calibration import Calibration
+from algan_stream.ranges import check_ranges
 from algan_stream.sinks.base import Sink
 from algan_stream.types import FrameVerdict, VerdictKind
 
@@ -69,15 +70,12 @@ class DriftConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("false_alarm_every", 100, 1e12),
-            ("window", 100, 1_000_000),
-            ("every", 1, 10_000),
-            ("clear_after", 1, 10_000_000),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value}")
+        check_ranges(
+            ("false_alarm_every", self.false_alarm_every, 100, 1e12),
+            ("window", self.window, 100, 1_000_000),
+            ("every", self.every, 1, 10_000),
+            ("clear_after", self.clear_after, 1, 10_000_000),
+        )
 
 
 class PValues:

@@ -235,7 +235,8 @@ class Pipeline:
                     verdicts = [unknown("engine_error", box) for box in boxes]
                 self._judged_count += 1
                 self._intake.wake()  # the engine may be idle now, and an open batch need not wait any more
-                self._batcher.came_back(time.monotonic_ns() - batch.submitted_ns)
+                if batch.engine is self.model.engine:  # one that was replaced tells nothing of its successor
+                    self._batcher.came_back(time.monotonic_ns() - batch.submitted_ns)
             self._settle(batch, verdicts)
 
     def _settle(self, batch: Batch, verdicts: list[BoxVerdict]) -> None:

@@ -159,6 +159,10 @@ def _end2end() -> np.ndarray[Any, Any]:
     return np.concatenate([_BOXES, _SCORES[:, None], _LABELS[:, None].astype(np.float32)], axis=1)
 
 
+def _shares() -> np.ndarray[Any, Any]:
+    return _end2end() * np.array([1 / 64] * 4 + [1, 1], np.float32)
+
+
 @pytest.mark.parametrize(
     ("outputs", "form", "more"),
     [
@@ -207,6 +211,7 @@ def test_detr_is_told_by_name(tmp_path: Path) -> None:
         ({"o": _end2end()[None]}, {"size": (32, 32)}, "expected that of the file"),
         ({"o": _end2end()[None]}, {"engine": {"kind": "openvino", "device": "NOPE"}}, "device"),
         ({"o": np.full((1, 3, 6), np.nan, np.float32)}, {}, "not finite"),
+        ({"o": _shares()}, {}, "set `normalised: true`"),
     ],
 )
 def test_what_is_not_understood_is_said_at_the_start(

@@ -6,6 +6,7 @@ import random
 import threading
 from collections import Counter
 from functools import cache
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from algan_stream.boxes.base import find_boxes
 from algan_stream.boxes.blobs import Config as BlobsConfig
 from algan_stream.boxes.blobs import create as create_blobs
+from algan_stream.boxes.tracking import CameraTracker
 from algan_stream.bundle import Bundle
 from algan_stream.config import CameraConfig, LineConfig, TrackConfig
 from algan_stream.demo.conveyor import Conveyor, ConveyorFrame
@@ -359,3 +361,11 @@ def test_blobs_find_the_parts_on_the_rendered_belt() -> None:
             found += len(inside) == 1
     assert wanted > 30
     assert found >= 0.95 * wanted
+
+
+def test_boxes_below_the_pictures_rows_of_colour_show_no_part() -> None:
+    """In planar YUV a third of the array's rows are none of the picture's."""
+    frame = grey_frame(0, image=np.zeros((96, 64), np.uint8), pixel_format="nv12")
+    frame.boxes = np.array([[4, 4, 20, 20], [4, 70, 20, 90]], np.float32)
+    CameraTracker(TrackConfig(), count()).assign(frame)
+    assert frame.track_ids == (0, None)

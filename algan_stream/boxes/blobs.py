@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from algan_stream.boxes.base import BoxFinder, has_pixels, plain_pixels
 from algan_stream.errors import ConfigError, InputError
+from algan_stream.ranges import check_ranges
 from algan_stream.types import Frame
 
 #: Grey of a pixel that MOG2 takes for foreground; shadows, if it looks for them, are darker.
@@ -60,7 +61,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def __post_init__(self) -> None:
         if (self.background == "image") != (self.path is not None):
             raise ValueError("path: is needed with background: image, and with no other")
-        for name, value, low, high in (
+        check_ranges(
             ("level", self.level, 1, 255),
             ("warmup_frames", self.warmup_frames, 0, 100_000),
             ("history_frames", self.history_frames, 2, 1_000_000),
@@ -70,9 +71,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             ("margin", self.margin, 0, 10_000),
             ("merge", self.merge, 0, 10_000),
             ("scale", self.scale, 0.01, 1),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
         if self.roi is not None:
             x0, y0, x1, y1 = self.roi
             if not (0 <= x0 < x1 and 0 <= y0 < y1):

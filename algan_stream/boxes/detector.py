@@ -19,6 +19,8 @@ from algan_stream.types import Frame, InputSpec, PixelFormat
 _SWAPPED: dict[PixelFormat, PixelFormat] = {"bgr8": "rgb8", "rgb8": "bgr8", "grey8": "grey8"}
 #: More candidates than this are not joined one by one; the worst-scored of them could not matter.
 _MAX_CANDIDATES = 8192
+#: Corners as shares of the input go little beyond 1.
+_LARGEST_SHARE = 2
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -146,6 +148,11 @@ class Detector(BoxFinder):
             width_px=spec.width_px,
             confidence=config.confidence,
         )
+        if not config.normalised and _look_like_shares(self._form, found):
+            raise EngineError(
+                f"{self._form}: no corner lies beyond {_LARGEST_SHARE} px: they look like shares of the "
+                "input; if they are, set `normalised: true`"
+            )
         if config.normalised:
             scale = np.array([spec.width_px, spec.height_px] * 2, np.float32)
             found = Found(found.xyxy * scale, found.scores, found.classes)
@@ -158,6 +165,12 @@ class Detector(BoxFinder):
                 f"{len(found.scores)} candidates above confidence {config.confidence:g}; raise it"
             )
         return found if iou is None else suppress(found, iou, per_class=config.per_class)
+
+
+def _look_like_shares(form: Form, found: Found) -> bool:
+    """Boxes that lie in the first pixel altogether would be cut out, scored, and mean nothing."""
+    in_pixels = form in ("end2end", "boxes_scores_labels") and len(found.xyxy) > 0
+    return in_pixels and bool(found.xyxy.max() <= _LARGEST_SHARE)
 
 
 def _name(labels: tuple[str, ...], number: int) -> str:

@@ -54,7 +54,7 @@ class CameraTracker:
         if frame.fault or frame.boxes is None:
             self._tracker.update(None)
         else:
-            frame.track_ids = self._matched(frame.boxes, frame.image)
+            frame.track_ids = self._matched(frame, frame.boxes)
         alive = {obj.id for obj in self._tracker.tracked_objects if obj.hit_counter_is_positive}
         gone = [theirs for theirs in self._ids if theirs not in alive]
         return ended + [(self._ids.pop(theirs), "lost") for theirs in gone]
@@ -65,15 +65,13 @@ class CameraTracker:
         self._ids, self._tracker, self._last_frame_id = {}, None, -1
         return left
 
-    def _matched(
-        self, boxes: npt.NDArray[np.float32], image: npt.NDArray[np.uint8]
-    ) -> tuple[int | None, ...]:
+    def _matched(self, frame: Frame, boxes: npt.NDArray[np.float32]) -> tuple[int | None, ...]:
         from norfair import Detection
 
         if len(boxes) > _MAX_BOXES:
             raise ValueError(f"expected at most {_MAX_BOXES} boxes to track, got {len(boxes)}")
         self._tick += 1
-        usable = np.flatnonzero(usable_boxes(boxes, image)).tolist()
+        usable = np.flatnonzero(usable_boxes(boxes, frame.image, frame.pixel_format)).tolist()
         seen = [Detection(boxes[i].astype(np.float64).reshape(2, 2), data=(self._tick, i)) for i in usable]
         self._tracker.update(seen or None)
         ids: list[int | None] = [None] * len(boxes)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from algan_stream.errors import EngineError
 from algan_stream.inputs import write_inputs
 from algan_stream.preprocess import empty_slots
+from algan_stream.ranges import check_ranges
 from algan_stream.types import Frame, Spec
 
 
@@ -31,13 +32,11 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     max_batch: int = 8
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
             ("threads", self.threads, 0, 1024),
             ("streams", self.streams, 0, 1024),
             ("max_batch", self.max_batch, 1, 1024),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low} to {high}, got {value}")
+        )
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from algan_stream.errors import AlganError, ConfigError
 from algan_stream.explain import Explainer, overlay
 from algan_stream.inputs import write_inputs
 from algan_stream.preprocess import empty_slots
+from algan_stream.ranges import check_ranges
 from algan_stream.sinks.frames import FrameSink
 from algan_stream.sinks.retention import Kept, Retention, scan
 from algan_stream.types import Frame, FrameVerdict, VerdictKind
@@ -71,19 +72,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     drain_s: float = 5.0
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
             ("rejects", self.rejects, 0, 1),
             ("unknowns", self.unknowns, 0, 1),
             ("passes", self.passes, 0, 1),
             ("jpeg_quality", self.jpeg_quality, 1, 100),
             ("max_gb", self.max_gb, 0.001, 1_000_000),
-            ("max_days", 1.0 if self.max_days is None else self.max_days, 0.001, 36_500),
+            ("max_days", self.max_days, 0.001, 36_500),
             ("min_free_gb", self.min_free_gb, 0, 1_000_000),
             ("queue_mb", self.queue_mb, 1, 1_000_000),
             ("drain_s", self.drain_s, 0, 3600),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
 
 
 class ArchiveSink(FrameSink):

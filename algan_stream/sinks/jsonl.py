@@ -16,6 +16,7 @@ import msgspec
 
 from algan_stream.errors import ConfigError
 from algan_stream.logs import Seldom
+from algan_stream.ranges import check_ranges
 from algan_stream.sinks.base import Sink
 from algan_stream.types import FrameVerdict
 
@@ -53,13 +54,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     fsync: Literal["never", "rotate", "always"] = "never"
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
             ("max_mb", self.max_mb, 0.001, 1_000_000),
             ("keep", self.keep, 0, 1_000_000),
             ("keep_days", self.keep_days, 0.001, 36_500),
-        ):
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
         rotates = self.max_mb is not None or self.daily
         for name, given in (
             ("keep", self.keep is not None),

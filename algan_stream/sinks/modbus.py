@@ -26,6 +26,7 @@ import msgspec
 
 from algan_stream.endpoints import is_loopback, require_plain_host
 from algan_stream.errors import ConfigError
+from algan_stream.ranges import check_ranges
 from algan_stream.sinks.base import Sink
 from algan_stream.sinks.handshake import CODES, PlcSink, score_of, short_part_id
 from algan_stream.types import FrameVerdict
@@ -65,7 +66,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
             ("port", self.port, 1, 65_535),
             ("device_id", self.device_id, 0, 255),
             ("address", self.address, 0, 65_535 - ACKNOWLEDGED),
@@ -73,9 +74,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             ("acknowledge_ms", self.acknowledge_ms, 1, 60_000),
             ("heartbeat_s", self.heartbeat_s, 0.01, 60),
             ("timeout_s", self.timeout_s, 0.01, 60),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
 
 
 class ModbusSink(PlcSink):

@@ -32,6 +32,7 @@ import msgspec
 
 from algan_stream.endpoints import is_loopback
 from algan_stream.errors import ConfigError
+from algan_stream.ranges import check_ranges
 from algan_stream.sinks.base import Sink
 from algan_stream.sinks.handshake import CODES, PlcSink, score_of, short_part_id
 from algan_stream.sinks.opcua_security import as_found, password_of, uri_of
@@ -91,14 +92,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
             ("max_age_ms", self.max_age_ms, 1, 3_600_000),
             ("acknowledge_ms", self.acknowledge_ms, 1, 60_000),
             ("heartbeat_s", self.heartbeat_s, 0.01, 60),
             ("timeout_s", self.timeout_s, 0.01, 60),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
         if "{}" not in self.node:
             raise ValueError(f"node: expected an id with {{}} for the variable's name, got {self.node!r}")
         if strange := sorted(set(self.nodes) - set(VARIABLES)):

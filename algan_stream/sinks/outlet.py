@@ -15,6 +15,7 @@ from algan_stream import plugins, wire
 from algan_stream.doorman import Doorman
 from algan_stream.errors import ConfigError, PluginError, ProtocolError, SinkRefusedError
 from algan_stream.logs import Seldom
+from algan_stream.ranges import check_ranges
 from algan_stream.sinks.backlog import Backlog, FileBacklog, MemoryBacklog
 from algan_stream.sinks.base import DeliveryCounts, QueuedSink, Sink
 from algan_stream.sinks.breaker import Breaker
@@ -51,16 +52,14 @@ class DeliveryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     drain_s: float = 5.0
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
             ("queue_size", self.queue_size, 1, 10_000_000),
             ("spill_max_mb", self.spill_max_mb, 1, 1_000_000),
             ("retry_first_s", self.retry_first_s, 0.001, 3600),
             ("retry_most_s", self.retry_most_s, self.retry_first_s, 3600),
             ("open_after", self.open_after, 1, 1000),
             ("drain_s", self.drain_s, 0, 3600),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
 
 
 class Outlet(QueuedSink):

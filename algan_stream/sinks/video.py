@@ -12,6 +12,7 @@ import msgspec
 
 from algan_stream.archive import UNFINISHED
 from algan_stream.errors import ConfigError
+from algan_stream.ranges import check_ranges
 from algan_stream.sinks.frames import FrameSink
 from algan_stream.sinks.retention import Kept, Retention, scan
 from algan_stream.types import Frame, FrameVerdict
@@ -57,25 +58,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     drain_s: float = 5.0
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
             ("fps", self.fps, 0.1, 1000),
             ("every", self.every, 1, 1_000_000),
-            ("height_px", 720 if self.height_px is None else self.height_px, 16, 16_384),
+            ("height_px", self.height_px, 16, 16_384),
             ("segment_s", self.segment_s, 1, 86_400),
-            (
-                "segment_mb",
-                self.segment_mb,
-                0.1,
-                2000,
-            ),  # an AVI file of more than 2 GB is not read everywhere
+            # An AVI file of more than 2 GB is not read everywhere.
+            ("segment_mb", self.segment_mb, 0.1, 2000),
             ("max_gb", self.max_gb, 0.001, 1_000_000),
-            ("max_days", 1.0 if self.max_days is None else self.max_days, 0.001, 36_500),
+            ("max_days", self.max_days, 0.001, 36_500),
             ("min_free_gb", self.min_free_gb, 0, 1_000_000),
             ("queue_mb", self.queue_mb, 1, 1_000_000),
             ("drain_s", self.drain_s, 0, 3600),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
 
 
 class _Segment:

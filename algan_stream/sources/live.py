@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from algan_stream.errors import CameraError
+from algan_stream.ranges import check_ranges
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.sources.device import GLANCE_S, Device, Picture, Reader, TriggerMode, left_behind
 from algan_stream.sources.link import Backoff, CameraClock, Gaps, Link
@@ -60,14 +61,12 @@ class LiveConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     size_wh: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
             ("open_s", self.open_s, 0.1, 600),
             ("retry_s", self.retry_s, 0.01, 600),
             ("retry_most_s", self.retry_most_s, self.retry_s, 3600),
             ("latency_ms", self.latency_ms, 0, 60_000),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
         if not (self.stale_s in (None, 0) or 0.1 <= self.patience_s <= 3600):
             raise ValueError(f"stale_s: expected 0 for never, or 0.1 to 3600, got {self.stale_s:g}")
         if self.size_wh is not None and min(self.size_wh) < 1:

@@ -26,6 +26,7 @@ import msgspec
 
 from algan_stream.endpoints import is_loopback
 from algan_stream.errors import ConfigError
+from algan_stream.ranges import check_ranges
 from algan_stream.sources.base import require
 from algan_stream.sources.link import Backoff, Link
 from algan_stream.sources.triggers import Trigger, TriggerPort
@@ -63,16 +64,14 @@ class ModbusTrigger(
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
             ("port", self.port, 1, 65_535),
             ("device_id", self.device_id, 0, 255),
             ("address", self.address, 0, 65_535 - STATE),
             ("coil", self.coil or 0, 0, 65_535),
             ("poll_ms", self.poll_ms, 0.5, 1000),
             ("timeout_s", self.timeout_s, 0.01, 60),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
 
 
 class ModbusPort(TriggerPort):

@@ -21,6 +21,7 @@ import numpy as np
 from algan_stream import plugins
 from algan_stream.errors import CameraError, ConfigError
 from algan_stream.ledger import Ledger
+from algan_stream.ranges import check_ranges
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.sources.live import LiveSource
 from algan_stream.sources.trigger_modbus import ModbusPort, ModbusTrigger
@@ -58,13 +59,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     late_ms: float = 100.0
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
+        check_ranges(
             ("timeout_ms", self.timeout_ms, 1, 600_000),
             ("early_ms", self.early_ms, 0, 60_000),
             ("late_ms", self.late_ms, 1, 600_000),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        )
 
 
 class _NoImageError(Exception):

@@ -20,6 +20,7 @@ from algan_stream.config import CAMERA_NAME
 from algan_stream.curve import CurveConfig
 from algan_stream.errors import ConfigError, InputError, ProtocolError
 from algan_stream.logs import SeldomWarning
+from algan_stream.ranges import check_ranges
 from algan_stream.rings import Ring, RingHost
 from algan_stream.sources.base import Source, SourceContext
 from algan_stream.types import Frame, FrameVerdict
@@ -66,14 +67,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     shared_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, high in (
-            ("credits", self.credits, 4096),
-            ("max_clients", self.max_clients, 4096),
-            ("max_cameras", self.max_cameras, 65_536),
-            ("max_frame_bytes", self.max_frame_bytes, 1 << 31),
-        ):
-            if not 1 <= value <= high:
-                raise ValueError(f"{name}: expected 1 to {high}, got {value}")
+        check_ranges(
+            ("credits", self.credits, 1, 4096),
+            ("max_clients", self.max_clients, 1, 4096),
+            ("max_cameras", self.max_cameras, 1, 65_536),
+            ("max_frame_bytes", self.max_frame_bytes, 1, 1 << 31),
+        )
         if self.shared_memory_bytes is not None and not 0 <= self.shared_memory_bytes < 1 << 50:
             raise ValueError(f"shared_memory_bytes: expected 0 to 2^50, got {self.shared_memory_bytes}")
 
