@@ -29,6 +29,8 @@ _TURNED_AWAY = {
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "no agreement on keys: one side has none, or another's",
 }
 _BROKE_OFF = "the connection broke off at once; a service with other keys than server_key does that"
+#: Whether libzmq still gets to read why depends on which packet is faster.
+_BROKE_OFF_WITHOUT = "the connection broke off at once; a service that asks for keys does that"
 
 
 class Link:
@@ -144,7 +146,8 @@ class Link:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._stood, self.failure = True, ""
             elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-                self.failure = _BROKE_OFF
+                # The next attempt may hear less than the one before did.
+                self.failure = self.failure or (_BROKE_OFF if self._keys else _BROKE_OFF_WITHOUT)
             elif event in _TURNED_AWAY:
                 self.failure = _TURNED_AWAY[zmq.Event(event)]
                 self.broken, self._not_before = True, time.monotonic() + _RETRY_S
