@@ -99,10 +99,11 @@ class PlcSink(Sink):
             return
         self.tick()
         age_ms = (time.time_ns() - verdict.captured_ns) / 1e6
-        if age_ms > self._config.max_age_ms:
+        # One from the future has waited while the clock was set back: nobody knows for how long.
+        if not abs(age_ms) <= self._config.max_age_ms:
             raise SinkRefusedError(
-                f"frame {verdict.frame_id} of {verdict.camera} is {age_ms:.0f} ms old, more than "
-                f"{self._config.max_age_ms:g}; the PLC gets no verdict for it"
+                f"frame {verdict.frame_id} of {verdict.camera} is {age_ms:.0f} ms old by the clock, over "
+                f"{self._config.max_age_ms:g} off; the PLC gets no verdict for it"
             )
         sequence = self._sequence % self.highest + 1
         self.put_status(ready=True, busy=True, valid=False)

@@ -133,6 +133,9 @@ class LiveSource(Source):
         while not (stop.is_set() or self._closed.is_set()):
             yield from self._one_connection(stop, backoff)
             stop.wait(backoff.next_s())
+        for _ in range(self._overrun):  # of pictures that came before the end, and were not looked at
+            yield self._overrun_frame()
+        self._overrun = 0
 
     def close(self) -> None:
         """Frees the camera, also where nobody reads `frames` to their end."""
